@@ -1,0 +1,78 @@
+"""The loop: fit, measure, sample, update the pool, and again. It reads like the diagram in the paper.
+
+Nothing is computed here. `turn` builds the steps of one generation as recipes; a store realises them, in memory or on disk, in one
+process or on many machines. So planning is running the loop, and resuming is running it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
+from refeed.core.seeds import Seed
+from refeed.core.shards import Pool, Shard
+from refeed.core.steps import Draw, Fit, Measure, Sample
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lineage:
+    """One sequence of generations: one source, learner, sampler, policy and seed. The unit of replication."""
+
+    source: Source
+    learner: Learner
+    sampler: Sampler
+    metrics: tuple[Metric, ...]
+    policy: Policy
+    seed: Seed
+
+    @cached_property
+    def draw(self) -> Draw:
+        return Draw(self.source, self.seed / "source")
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What is carried on: the number of the generation to be fitted next, and the rows that are kept."""
+
+    generation: int
+    pool: Pool
+    real: Shard
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What one generation was: its training set, model, samples and scores, as steps."""
+
+    generation: int
+    train: Pool
+    model: Fit
+    fresh: Shard
+    scores: tuple[Measure, ...]
+
+
+def start(lineage: Lineage) -> State:
+    """Generation 1 is fitted on real rows only."""
+    real = lineage.draw.shard
+    return State(1, Pool.of(real), real)
+
+
+def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
+    """One generation. The policy's name is not in the seed, so generation 1 is the same model under every policy."""
+    seed = lineage.seed / "generation" / state.generation
+    train = lineage.policy.training_set(state, seed=seed / "select")
+    model = Fit(lineage.learner, train, lineage.draw, seed / "fit")
+    amount = lineage.policy.amount(state)
+    fresh = Sample(lineage.sampler, model, amount, state.generation, seed / "sample").shard
+    scores = tuple(Measure(metric, model, fresh, seed / "measure" / metric.name) for metric in lineage.metrics)
+    pool = lineage.policy.keep(state.pool, fresh, seed=seed / "keep")
+    return State(state.generation + 1, pool, state.real), Turn(state.generation, train, model, fresh, scores)
+
+
+def turns(lineage: Lineage, generations: int) -> Iterator[Turn]:
+    """The first `generations` turns of a lineage."""
+    state = start(lineage)
+    while state.generation <= generations:
+        state, now = turn(lineage, state)
+        yield now

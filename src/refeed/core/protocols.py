@@ -1,0 +1,159 @@
+"""What a family brings: source, learner, model, sampler, metrics. And what a policy is.
+
+All but models and worlds are frozen dataclasses of hyperparameters (see `recipes`); each may set `version: ClassVar[int]`, to be
+bumped when the code that interprets it gives other results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from refeed.core.rows import Rows
+from refeed.core.seeds import Seed
+from refeed.core.shards import Part, Pool, Shard
+
+if TYPE_CHECKING:
+    from refeed.core.loop import State
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class World:
+    """What is real: the training rows, the held-out test rows, and what the source knows beyond rows.
+
+    A family subclasses it to add what the real data fix once and for all (a tokenizer, the true coefficients, a grammar).
+    """
+
+    train: Rows
+    test: Rows
+
+
+class Data:
+    """A training set with its rows at hand, one part at a time, so that memory stays flat as generations accumulate."""
+
+    def __init__(
+        self, pool: Pool, *, rows_of: Callable[[Shard], Rows], statistic_of: Callable[[Shard, Any], np.ndarray]
+    ) -> None:
+        self.pool = pool
+        self._rows_of = rows_of
+        self._statistic_of = statistic_of
+
+    @property
+    def num_rows(self) -> int:
+        return self.pool.num_rows
+
+    def rows(self, part: Part) -> Rows:
+        rows = self._rows_of(part.shard)
+        return rows if part.index is None else rows.take(part.index)
+
+    def __iter__(self) -> Iterator[tuple[Rows, float]]:
+        """The parts in order, as (rows, weight)."""
+        return ((self.rows(part), part.weight) for part in self.pool)
+
+    def concatenate(self) -> Rows:
+        """All rows at once; weights are not applied."""
+        return Rows.concatenate([rows for rows, _ in self])
+
+    def total(self, statistic: Callable[[Rows], np.ndarray]) -> np.ndarray:
+        """The weighted sum over rows of an additive statistic, remembered shard by shard.
+
+        `statistic` must be a named module-level function with statistic(a + b) = statistic(a) + statistic(b), such as a Gram
+        matrix. An accumulating loop then reads each shard once, not once a generation.
+        """
+        total: Any = 0.0
+        for part in self.pool:
+            if part.index is None:
+                value = self._statistic_of(part.shard, statistic)
+            else:
+                value = statistic(self.rows(part))
+            total = total + (value if part.weight == 1.0 else part.weight * value)
+        return np.asarray(total)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where real rows come from."""
+
+    rebuilds: ClassVar[bool]  # rows are made again faster than they are read: keep recipes and numbers, never rows
+    random: ClassVar[bool]  # every lineage draws its own real rows (else all lineages share them)
+
+    @property
+    def num_rows(self) -> int:
+        """How many real training rows there are; known without drawing them."""
+        ...
+
+    def draw(self, *, seed: Seed) -> World: ...
+
+
+class Model(Protocol):
+    """A fitted model. `save` writes it into an empty folder; the learner's `load` reads it back bit for bit."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+class Learner(Protocol):
+    """A recipe that turns a training set into a model. Deterministic in its seed; never touches global random state."""
+
+    provides: ClassVar[frozenset[str]]  # what its models can do beyond being sampled: "log_prob", ...
+
+    def fit(self, data: Data, *, world: Any, seed: Seed, start: Any = None) -> Any: ...
+
+
+class Sampler(Protocol):
+    """How rows are drawn from a model. `world` offers what sampling may be given: real inputs, prompts, graphs."""
+
+    def sample(self, model: Any, num_rows: int, *, world: Any, seed: Seed) -> Rows: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One number that a metric reports."""
+
+    name: str
+    unit: str = "1"
+    better: str = "lower"  # "lower", "higher" or "neither"
+    role: str = "other"  # risk | quality | diversity | tail | audit | floor | other: which verdict it speaks to
+    floor: str = ""  # name of the quantity that is its lower limit, such as the source's own entropy
+    meaning: str = ""
+
+
+class Metric(Protocol):
+    """Numbers about a model (`needs` names what of it) or its samples (`needs` holds "samples")."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    quantities: ClassVar[tuple[Quantity, ...]]
+
+    def measure(self, model: Any, *, world: Any, samples: Rows | None, seed: Seed) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides how many rows to sample, which stay, and which the next model learns from. Sees counts and origins only."""
+
+    def amount(self, state: State) -> int: ...
+
+    def keep(self, pool: Pool, fresh: Shard, *, seed: Seed) -> Pool: ...
+
+    def training_set(self, state: State, *, seed: Seed) -> Pool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family: its plug-ins by name, as `module:Class` looked up only when used, and what a study gets by default."""
+
+    name: str
+    about: str
+    sources: dict[str, str]
+    learners: dict[str, str]
+    samplers: dict[str, str]
+    metrics: dict[str, str]
+    default: dict[str, Any]  # source, learner, sampler: a name or a table; metrics: names
+    extra: str | None = None  # the optional dependencies' name, and the modules that prove it is installed
+    requires: tuple[str, ...] = field(default=())
+    exhibit: str | None = None  # `module:function` that shows a few rows: f(rows, *, world, count) -> list[str]
+    exhibit_kind: str = "text"  # what those strings are: "text", or "image" (data URIs)
