@@ -1,0 +1,101 @@
+"""Laws by name: what is known in closed form about feedback loops, each with what it claims and what it assumes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+Kind = Literal["exact", "bound", "classical limit", "asymptotic"]
+
+MODULES = ("mean", "regression")  # of this package; each registers its laws when it is imported
+
+
+class TheoryError(ValueError):
+    """A law does not exist, was asked with other parameters than it has, or does not hold for their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """A named formula. `kind` says how far it may be trusted:
+
+    *exact* at the stated sizes; *bound*: never below the true value; *classical limit*: many more rows than parameters;
+    *asymptotic*: rows and parameters, or generations, grow together.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    function: Callable[..., Any]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.function).parameters)
+
+
+_LAWS: dict[str, Law] = {}
+
+
+def law(name: str, *, kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a keyword-only function as the law `name`; the first paragraph of its docstring is the law's summary."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        if name in _LAWS:
+            raise TheoryError(f"two laws are called {name!r}")
+        summary = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        _LAWS[name] = Law(name=name, kind=kind, summary=summary, function=function)
+        return function
+
+    return register
+
+
+@lru_cache(maxsize=1)
+def _load() -> None:
+    for module in MODULES:
+        importlib.import_module(f"refeed.theory.{module}")
+
+
+def laws() -> dict[str, Law]:
+    """Every law by name, in alphabetical order."""
+    _load()
+    return dict(sorted(_LAWS.items()))
+
+
+def find(name: str) -> Law:
+    """The law called `name`; a TheoryError with the nearest names where there is none."""
+    known = laws()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        raise TheoryError(f"no law is called {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    return known[name]
+
+
+def evaluate(name: str, **parameters: Any) -> Any:
+    """The value of a law: a float, or an array with one entry a generation where the law has a curve.
+
+    `n` is the number of generations: a number gives the curve 1..n, a list the values at those generations.
+
+    >>> evaluate("regression.replace", d=10, T=100, n=3).round(4)
+    array([0.1124, 0.2247, 0.3371])
+    """
+    found = find(name)
+    unknown = [key for key in parameters if key not in found.parameters]
+    missing = [
+        key
+        for key, parameter in inspect.signature(found.function).parameters.items()
+        if parameter.default is parameter.empty and key not in parameters
+    ]
+    if unknown or missing:
+        said = [f"has no parameter {key!r}" for key in unknown] + [f"needs {key!r}" for key in missing]
+        raise TheoryError(f"{name} {', '.join(said)}; its parameters are {', '.join(found.parameters)}")
+    return found.function(**parameters)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise TheoryError unless a law's assumption holds; the message names the assumption and the values seen."""
+    if not condition:
+        raise TheoryError(message)

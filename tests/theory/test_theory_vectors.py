@@ -1,0 +1,29 @@
+"""Every law against independent values, where the reference file lies beside the repository."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refeed.theory import evaluate, laws
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "theory_vectors.json"
+ALL = json.loads(REFERENCE.read_text())["vectors"] if REFERENCE.exists() else []
+VECTORS = [vector for vector in ALL if vector["law"] in laws()]
+
+
+@pytest.mark.skipif(not VECTORS, reason="theory_vectors.json is not beside the repository")
+def test_reference_covers_the_laws_of_the_paper():
+    assert {"regression.replace", "regression.accumulate"} <= {vector["law"] for vector in VECTORS}
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["id"])
+def test_value(vector):
+    value = evaluate(vector["law"], **vector["params"])
+    if np.isscalar(vector["value"]) and np.ndim(value):
+        value = value[-1]
+    rtol = max(vector["rtol"], 1e-11)
+    np.testing.assert_allclose(value, vector["value"], rtol=rtol)
+    if "mc_se" in vector:
+        assert np.all(np.abs(np.asarray(vector["mc_mean"]) - value) <= 4 * np.asarray(vector["mc_se"]))
