@@ -8,7 +8,7 @@ class RefeedError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
@@ -24,7 +24,11 @@ class UserError(RefeedError):
 
 
 class StudyError(UserError):
-    """A study file, an override or a name in it is wrong."""
+    """A study file, an override or a name in it is wrong. `at` is the dotted key, so that the line can be found."""
+
+    def __init__(self, message: str, hint: str | None = None, at: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.at = at
 
 
 class SourceError(UserError):

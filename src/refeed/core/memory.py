@@ -1,22 +1,28 @@
-"""A store in memory: realises steps recursively and remembers what they made."""
+"""A memo in memory: realises steps recursively and remembers what they made."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Any
 
+from refeed.core.protocols import World
 from refeed.core.rows import Rows
 from refeed.core.steps import Step
 
 
 class Memory:
-    """A memo from digest to value. Rows that can be rebuilt are dropped, oldest first, beyond `max_row_bytes`."""
+    """A memo from digest to value.
 
-    def __init__(self, *, max_row_bytes: int = 256 * 2**20) -> None:
-        self._values: dict[str, Any] = {}
-        self._rows: OrderedDict[str, Rows] = OrderedDict()
-        self._row_bytes = 0
-        self._max_row_bytes = max_row_bytes
+    Beyond `max_bytes`, what can be had again is forgotten, oldest first: rows that are cheap to rebuild, and (`backed=True`, when
+    a disk holds them) everything. What is forgotten is made again on demand, so the limit changes time, never results.
+    """
+
+    def __init__(self, *, max_bytes: int = 256 * 2**20, backed: bool = False) -> None:
+        self._kept: dict[str, Any] = {}
+        self._loose: OrderedDict[str, Any] = OrderedDict()
+        self._loose_bytes = 0
+        self._max_bytes = max_bytes
+        self._backed = backed
 
     def realise(self, step: Step) -> Any:
         """The value of `step`, made now if it is not remembered."""
@@ -27,15 +33,22 @@ class Memory:
         return value
 
     def recall(self, step: Step) -> Any | None:
-        value = self._values.get(step.digest)
-        return self._rows.get(step.digest) if value is None else value
+        digest = step.digest
+        value = self._kept.get(digest)
+        return self._loose.get(digest) if value is None else value
 
     def remember(self, step: Step, value: Any) -> None:
-        if not (step.rebuilds and isinstance(value, Rows)):
-            self._values[step.digest] = value
+        if not self._backed and not (step.rebuilds and isinstance(value, Rows)):
+            self._kept[step.digest] = value
             return
-        self._rows[step.digest] = value
-        self._row_bytes += value.nbytes
-        while self._row_bytes > self._max_row_bytes and len(self._rows) > 1:
-            _, oldest = self._rows.popitem(last=False)
-            self._row_bytes -= oldest.nbytes
+        self._loose[step.digest] = value
+        self._loose_bytes += _num_bytes(value)
+        while self._loose_bytes > self._max_bytes and len(self._loose) > 1:
+            _, oldest = self._loose.popitem(last=False)
+            self._loose_bytes -= _num_bytes(oldest)
+
+
+def _num_bytes(value: Any) -> int:
+    if isinstance(value, World):
+        return value.train.nbytes + value.test.nbytes
+    return int(getattr(value, "nbytes", 2**20))

@@ -35,9 +35,7 @@ class World:
 class Data:
     """A training set with its rows at hand, one part at a time, so that memory stays flat as generations accumulate."""
 
-    def __init__(
-        self, pool: Pool, *, rows_of: Callable[[Shard], Rows], statistic_of: Callable[[Shard, Any], np.ndarray]
-    ) -> None:
+    def __init__(self, pool: Pool, *, rows_of: Callable[[Shard], Rows], statistic_of: Callable[[Shard, Any], np.ndarray]) -> None:
         self.pool = pool
         self._rows_of = rows_of
         self._statistic_of = statistic_of
@@ -66,10 +64,7 @@ class Data:
         """
         total: Any = 0.0
         for part in self.pool:
-            if part.index is None:
-                value = self._statistic_of(part.shard, statistic)
-            else:
-                value = statistic(self.rows(part))
+            value = self._statistic_of(part.shard, statistic) if part.index is None else statistic(self.rows(part))
             total = total + (value if part.weight == 1.0 else part.weight * value)
         return np.asarray(total)
 

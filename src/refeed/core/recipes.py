@@ -23,6 +23,8 @@ def recipe(thing: Any) -> Any:
     A class may define `version: ClassVar[int]`, bumped when its results change, and `identity()`, which returns the fields that
     matter where they are not simply its fields (a text file is its content, not its path).
     """
+    if isinstance(thing, float) and thing.is_integer():
+        return int(thing)  # 1 and 1.0 are one recipe
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     if isinstance(thing, np.generic):
@@ -58,9 +60,13 @@ def canonical(thing: Any) -> bytes:
     return json.dumps(recipe(thing), sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
 
 
-@lru_cache(maxsize=4096)
 def digest_of(thing: Any) -> str:
-    """The digest of one hashable recipe object, remembered, since a lineage asks for the same few objects all the time."""
+    """The digest of one recipe object, remembered, since a lineage asks for the same few objects all the time."""
+    return _remembered(thing)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(thing: Any) -> str:
     return digest(thing)
 
 

@@ -7,6 +7,7 @@ policies see common random numbers wherever their paths agree.
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -18,7 +19,7 @@ class _Stream(ISeedSequence):
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         size = n_words * np.dtype(dtype).itemsize
         return np.frombuffer(blake2b(self._key, digest_size=size, person=b"refeed.stream").digest(), dtype=dtype)
 

@@ -142,8 +142,7 @@ class Pool:
         starts = np.concatenate([[0], cuts[:-1]])
         firsts = ends - [part.num_rows for part in self.parts]
         return Pool(
-            part.take(chosen[start:stop] - first)
-            for part, start, stop, first in zip(self.parts, starts, cuts, firsts, strict=True)
+            part.take(chosen[start:stop] - first) for part, start, stop, first in zip(self.parts, starts, cuts, firsts, strict=True)
         )
 
     def weighted(self, weight: float) -> Pool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from refeed.core.protocols import Quantity
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
-from refeed.families.regression.learner import LinearModel
-from refeed.families.regression.source import LinearWorld
+from refeed.families.regression.learner import LeastSquares, LinearModel
+from refeed.families.regression.sampler import Relabel
+from refeed.families.regression.source import Linear, LinearWorld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,23 @@ class ExcessRisk:
     )
     version: ClassVar[int] = 1
 
-    def measure(
-        self, model: LinearModel, *, world: LinearWorld, samples: Rows | None, seed: Seed
-    ) -> dict[str, float]:
+    def measure(self, model: LinearModel, *, world: LinearWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
         error = model.coefficients - world.coefficients
         return {"excess_risk": float(error @ error)}
+
+    def laws(self, policy: str, *, source: Linear, learner: object, sampler: Relabel, generations: int) -> list[dict[str, Any]]:
+        """The exact mean under `policy` (its name in the catalogue), as a law of the theory package, where there is one."""
+        if not isinstance(learner, LeastSquares) or source.rows < source.dimension + 2:
+            return []
+        parameters: dict[str, Any] = {"d": source.dimension, "T": source.rows, "s": source.noise}
+        fresh = sampler.design == "fresh"
+        if policy == "replace":
+            law = "regression.replace"  # the same for both designs: every increment has its own noise
+        elif policy == "accumulate":
+            law = "regression.accumulate" if fresh else "regression.accumulate_same_x"
+        elif policy == "replace-multiple" and fresh:
+            law = "regression.replace"
+            parameters["T"] = [source.rows * generation for generation in range(1, generations + 1)]
+        else:
+            return []
+        return [{"quantity": "excess_risk", "law": law, "parameters": parameters}]

@@ -1,0 +1,134 @@
+"""Names at the text boundary: what a study file may say, and the object it stands for.
+
+In Python one passes objects. Names exist in study files and on the command line alone, in these tables; modules are imported when a
+name is used. Packages add theirs by the entry points `refeed.families` and `refeed.policies`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from refeed.core.errors import MissingExtra, StudyError
+from refeed.core.protocols import Family
+
+FAMILIES = {
+    "regression": "refeed.families.regression:FAMILY",
+    "language": "refeed.families.language:FAMILY",
+}
+
+POLICIES = {
+    "replace": "refeed.policies.presets:replace",
+    "accumulate": "refeed.policies.presets:accumulate",
+    "replace-multiple": "refeed.policies.presets:replace_multiple",
+    "accumulate-subsample": "refeed.policies.presets:accumulate_subsample",
+}
+
+
+@cache
+def families() -> dict[str, str]:
+    return FAMILIES | {point.name: point.value for point in entry_points(group="refeed.families")}
+
+
+@cache
+def policies() -> dict[str, str]:
+    return POLICIES | {point.name: point.value for point in entry_points(group="refeed.policies")}
+
+
+def family(name: str) -> Family:
+    """The family of that name, its extra checked."""
+    found: Family = load(look_up(name, families(), "family"))
+    missing = [module for module in found.requires if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingExtra(
+            f"family {name!r} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed.",
+            hint=f"Type: pip install 'refeed[{found.extra}]'",
+        )
+    return found
+
+
+def load(target: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def look_up(name: Any, table: Mapping[str, str], what: str) -> str:
+    """The target of `name` in `table`, or an error that says which names there are."""
+    if isinstance(name, str) and name in table:
+        return table[name]
+    raise StudyError(f"{what} {name!r} is not known{did_you_mean(name, table)}.", hint=f"Known: {', '.join(sorted(table))}.")
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name).replace("_", "-"), list(known), n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(str(name).replace("-", "_"), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def build(entry: Any, table: Mapping[str, str], what: str, *, default: str | None = None) -> Any:
+    """The object that `entry` of a study file stands for: a name, or a table with `kind` and options."""
+    if isinstance(entry, str):
+        entry = {"kind": entry}
+    if not isinstance(entry, Mapping):
+        raise StudyError(f"{what} must be a name or a table with a 'kind', not {entry!r}.")
+    options = {key.replace("-", "_"): value for key, value in entry.items() if key != "kind"}
+    kind = entry.get("kind", default)
+    if kind is None:
+        raise StudyError(f"{what} needs a 'kind'.", hint=f"Known: {', '.join(sorted(table))}.")
+    make = load(look_up(kind, table, what))
+    return make(**check_options(make, options, f"{what} {kind!r}", where=what))
+
+
+def check_options(make: Callable[..., Any], options: dict[str, Any], what: str, *, where: str) -> dict[str, Any]:
+    """`options` as the keyword arguments of `make`: unknown names and wrong types are refused, with the path of the option."""
+    from pydantic import ValidationError
+
+    model = _options_model(make)
+    for name in options:
+        if name not in model.model_fields:
+            raise StudyError(
+                f"{what} has no option {name!r}{did_you_mean(name, model.model_fields)}.",
+                hint=f"Options: {', '.join(model.model_fields) or 'none'}.",
+                at=f"{where}.{name}",
+            )
+    try:
+        checked = model.model_validate(options)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise StudyError(f"{what} needs the option {name!r}.", hint=f"Type: --set {where}.{name}=...", at=where) from None
+        message = f"{what}: option {name!r} is wrong: {first['msg'].lower()}, but it is {first['input']!r}."
+        raise StudyError(message, at=f"{where}.{name}") from None
+    return {name: getattr(checked, name) for name in options}
+
+
+def option_names(make: Callable[..., Any]) -> tuple[str, ...]:
+    """The options of a plug-in: its keyword-only parameters."""
+    return tuple(name for name, p in inspect.signature(make).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+@cache
+def _options_model(make: Callable[..., Any]) -> Any:
+    from pydantic import ConfigDict, Field, create_model
+
+    hints = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    parameters = inspect.signature(make).parameters
+    fields: dict[str, Any] = {}
+    for name in option_names(make):
+        default = ... if parameters[name].default is inspect.Parameter.empty else parameters[name].default
+        fields[name] = (hints[name], Field(default, strict=True if _is_scalar(hints[name]) else None))
+    return create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+
+
+def _is_scalar(hint: Any) -> bool:
+    arguments = typing.get_args(hint) or (hint,)
+    return all(argument in (int, float, str, bool, type(None)) for argument in arguments)

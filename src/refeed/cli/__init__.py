@@ -1,0 +1,30 @@
+"""The command line: one small file a verb. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+def main() -> None:
+    """Entry point of `refeed`. Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted (resumable)."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # equal bits whatever the engine; processes, not threads, use the cores
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from refeed.cli.app import app
+    from refeed.core.errors import RefeedError
+
+    try:
+        app(standalone_mode=True)
+    except RefeedError as error:
+        kind = type(error).__name__
+        print(f"{kind}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Every finished step is kept; run the same command again to go on.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)

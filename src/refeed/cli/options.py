@@ -1,0 +1,34 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StudyName = Annotated[str, typer.Argument(help="A shipped study (see: refeed studies) or the path of a TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study. May be repeated.")
+]
+WorkspacePath = Annotated[Path, typer.Option("--workspace", help="The folder where steps and results are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+
+
+class Scale(StrEnum):
+    """One dial that sets sizes coherently."""
+
+    tiny = "tiny"
+    small = "small"
+    paper = "paper"
+
+
+class EngineName(StrEnum):
+    inline = "inline"
+    process = "process"
+
+
+ScaleOption = Annotated[Scale | None, typer.Option("--scale", help="Sizes: tiny, small or paper.")]
+EngineOption = Annotated[EngineName | None, typer.Option("--engine", help="inline (one process) or process (--workers).")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; above 1 means --engine process.")]

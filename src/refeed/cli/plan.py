@@ -1,0 +1,52 @@
+"""`refeed plan`: every step, which are done, and what the rest will cost, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from refeed.cli.options import Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
+
+
+def plan(
+    study: StudyName,
+    overrides: Overrides = None,
+    workspace: WorkspacePath = Path("runs"),
+    scale: ScaleOption = None,
+    json_output: Json = False,
+) -> None:
+    """Print every step of a study, which are done, and what the rest will cost. Runs nothing."""
+    from refeed.studies import load_study
+    from refeed.studies.estimate import estimate
+    from refeed.studies.tasks import plan as make_plan
+    from refeed.workspace import Workspace
+
+    chosen = load_study(study, overrides=overrides or [], scale=scale.value if isinstance(scale, Scale) else scale)
+    store = Workspace(workspace)
+    todo = make_plan(chosen, store)
+    lines = estimate(todo, store)
+    if json_output:
+        print(json.dumps({"study": chosen.name, "digest": chosen.digest, "steps": lines}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("case", "step", "all", "done", "to do", "rows to do", "estimate"):
+        table.add_column(column, justify="left" if column in ("case", "step") else "right")
+    for line in lines:
+        seconds = line["seconds"]
+        cost = "-" if not line["todo"] else "not known yet" if seconds is None else f"{seconds:.1f} s"
+        counts = (str(line["steps"]), str(line["steps"] - line["todo"]), str(line["todo"]), f"{line['rows']:,}")
+        table.add_row(line["case"], line["step"], *counts, cost)
+    arms = f"{len(chosen.arms)} lineages: {len(chosen.cases)} cases x {len(chosen.policies)} policies x {len(chosen.seeds)} seeds"
+    console.print(f"\n[bold]{chosen.name}[/bold]: {arms}, {chosen.generations} generations each\n")
+    console.print(table)
+    known = [line["seconds"] for line in lines if line["todo"]]
+    if not known:
+        console.print("\nEverything is done.")
+    elif None in known:
+        console.print("\nEstimates come from steps of the same kind in this workspace; some kinds have not run yet.")
+    else:
+        console.print(f"\nTo do: about {sum(known):,.0f} s on one processor.")

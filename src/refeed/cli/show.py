@@ -1,0 +1,48 @@
+"""`refeed show`: the table of a finished study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refeed.cli.options import Json, WorkspacePath
+
+
+def show(
+    study: Annotated[str | None, typer.Argument(help="A study of the workspace; without it, all are listed.")] = None,
+    workspace: WorkspacePath = Path("runs"),
+    json_output: Json = False,
+) -> None:
+    """Print the table of a study that was run, or list the studies of a workspace."""
+    from refeed.cli.tables import as_json, print_summary
+    from refeed.report import Results
+
+    found = finished(workspace)
+    if study is None:
+        for name, folder in found.items():
+            print(f"{name}\t{folder / 'report.html'}")
+        return
+    results = Results.load(pick(study, found, workspace))
+    if json_output:
+        print(json.dumps(as_json(results), default=str))
+    else:
+        print_summary(results)
+
+
+def finished(workspace: Path) -> dict[str, Path]:
+    """The result folders of a workspace by name."""
+    folders = sorted((workspace / "studies").glob("*/study.json")) if workspace.is_dir() else []
+    return {path.parent.name: path.parent for path in folders}
+
+
+def pick(study: str, found: dict[str, Path], workspace: Path) -> Path:
+    from refeed.catalogue import did_you_mean
+    from refeed.core.errors import StudyError
+
+    if study not in found:
+        known = f"There: {', '.join(found)}." if found else f"Nothing was run there yet. Type: refeed run {study}"
+        raise StudyError(f"{workspace} has no results of {study!r}{did_you_mean(study, found)}.", hint=known)
+    return found[study]

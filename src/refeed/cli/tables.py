@@ -1,0 +1,73 @@
+"""Short tables in the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refeed.report import Results
+    from refeed.report.table import Row
+
+
+def print_summary(results: Results) -> None:
+    """The headline quantity of every case and policy, from generation 1 to the last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from refeed.report import summary_rows
+
+    console = Console()
+    if results.study["question"]:
+        console.print(f"\n[bold]{results.study['question']}[/bold]\n")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns = (
+        "case",
+        "policy",
+        "quantity",
+        "seeds",
+        "generation 1",
+        "last",
+        "ratio",
+        "95 % t interval",
+        "theory",
+        "outcome",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("case", "policy", "quantity", "outcome") else "right")
+    previous = None
+    for row in summary_rows(results):
+        if previous not in (None, row.case):
+            table.add_row()
+        table.add_row(*_cells(row, first=row.case != previous))
+        previous = row.case
+    console.print(table)
+
+
+def _cells(row: Row, *, first: bool) -> list[str]:
+    change = row.change
+    num = change.n if change else 0
+    interval = "-" if change is None or change.low is None else f"{change.low:.3f} to {change.high:.3f}"
+    return [
+        row.case if first else "",
+        row.policy,
+        row.quantity if first else "",
+        str(num or "-"),
+        _number(row.first),
+        _number(row.last),
+        _number(change.value if change else None),
+        interval,
+        _number(row.theory),
+        ", ".join(f"{count} {outcome}" for outcome, count in row.outcomes.items()),
+    ]
+
+
+def as_json(results: Results) -> list[dict[str, Any]]:
+    """The same rows as plain data."""
+    from refeed.report import summary_rows
+
+    return [asdict(row) for row in summary_rows(results)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

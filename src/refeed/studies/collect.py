@@ -1,0 +1,148 @@
+"""From a store of steps to tidy tables: what a study found, what its models were trained on, and how each lineage ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from refeed import catalogue
+from refeed.core.recipes import recipe
+from refeed.core.steps import Measure, rows_of
+from refeed.studies.study import Arm, Case, Study
+from refeed.workspace import Workspace
+
+if TYPE_CHECKING:
+    from refeed.report.results import Results
+
+STORIES = 3
+
+
+def collect(study: Study, store: Workspace, run: dict[str, Any]) -> Results:
+    """The results of `study` as far as the store has them."""
+    import pyarrow as pa
+
+    from refeed.report.results import Results
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("case", "policy", "seed", "generation", "quantity", "value", "unit")}
+    for arm in study.arms:
+        for generation, score in _scores(arm):
+            record = store.records.get(score.digest)
+            if record is None or record.values is None:
+                continue
+            units = {quantity.name: quantity.unit for quantity in score.metric.quantities}
+            for name, value in record.values.items():
+                row = (arm.case.name, arm.policy, arm.seed, generation, name, value, units.get(name, "1"))
+                for column, entry in zip(columns.values(), row, strict=True):
+                    column.append(entry)
+    types = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.float64(), pa.string()]
+    scores = pa.table({name: pa.array(columns[name], type) for name, type in zip(columns, types, strict=True)})
+    return Results(
+        study=describe(study),
+        scores=scores,
+        composition=_table(_composition(study), case=str, policy=str, seed=int, generation=int, origin=int, rows=int),
+        outcomes=_table(_outcomes(study, store, run), case=str, policy=str, seed=int, generation=int, outcome=str, sentence=str),
+        exhibits=list(_exhibits(study, store)),
+        run=run,
+    )
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """The study as JSON data, for whoever reads the results without refeed."""
+    return {
+        "name": study.name,
+        "question": study.question,
+        "generations": study.generations,
+        "seeds": list(study.seeds),
+        "scale": study.scale,
+        "digest": study.digest,
+        "policies": [{"name": name, "about": _about(name), "recipe": recipe(policy)} for name, policy in study.policies.items()],
+        "cases": [_describe_case(case, study) for case in study.cases],
+    }
+
+
+def _describe_case(case: Case, study: Study) -> dict[str, Any]:
+    setting = {
+        "source": case.source,
+        "learner": case.learner,
+        "sampler": case.sampler,
+        "generations": study.generations,
+    }
+    laws = {name: [law for m in case.metrics if hasattr(m, "laws") for law in m.laws(name, **setting)] for name in study.policies}
+    return {
+        "name": case.name,
+        "family": case.family,
+        "labels": dict(case.labels),
+        "source": recipe(case.source),
+        "learner": recipe(case.learner),
+        "sampler": recipe(case.sampler),
+        "metrics": [{"name": m.name, "quantities": [vars(q) for q in m.quantities]} for m in case.metrics],
+        "headline": next((q.name for m in case.metrics for q in m.quantities if q.role == "risk"), None),
+        "laws": {name: found for name, found in laws.items() if found},
+    }
+
+
+def _about(name: str) -> str:
+    target = catalogue.policies().get(name.partition(" (")[0])
+    text = (catalogue.load(target).__doc__ or "") if target else ""
+    return text.strip().partition("\n")[0]
+
+
+def _scores(arm: Arm) -> Iterator[tuple[int, Measure]]:
+    return ((turn.generation, score) for turn in arm.turns for score in turn.scores)
+
+
+def _composition(study: Study) -> Iterator[tuple[Any, ...]]:
+    for arm in study.arms:
+        for turn in arm.turns:
+            for origin, rows in turn.train.rows_by_generation().items():
+                yield arm.case.name, arm.policy, arm.seed, turn.generation, origin, rows
+
+
+def _outcomes(study: Study, store: Workspace, run: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    failed = {arm: error for error in run.get("errors", ()) for arm in error["arms"]}
+    for number, arm in enumerate(study.arms):
+        reached, outcome, sentence = 0, "completed", ""
+        for turn in arm.turns:
+            steps = [turn.model, turn.fresh.step, *turn.scores]
+            stop = next((r for s in steps if (r := store.records.get(s.digest)) is not None and r.outcome), None)
+            if stop is not None:
+                outcome, sentence = str(stop.outcome), f"generation {turn.generation}: {stop.sentence}"
+                break
+            if not all(score.digest in store.records for score in turn.scores):
+                error = failed.get(number) or next(iter(failed.values()), None)
+                outcome = "failed" if error else "not run"
+                sentence = error["traceback"].strip().rpartition("\n")[2] if error else ""
+                break
+            reached = turn.generation
+        yield arm.case.name, arm.policy, arm.seed, reached, outcome, sentence
+
+
+def _exhibits(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
+    """A few rows of each generation, shown the family's way, for the first seed of every case and policy."""
+    shown: set[str] = set()
+    for arm in (arm for arm in study.arms if arm.seed == study.seeds[0]):
+        family = catalogue.families().get(arm.case.family)
+        if arm.lineage.source.rebuilds or family is None or (target := catalogue.load(family).exhibit) is None:
+            continue
+        kind, show = catalogue.load(family).exhibit_kind, catalogue.load(target)
+        place = {"case": arm.case.name, "seed": arm.seed, "kind": kind}
+        if not store.has(arm.lineage.draw):
+            continue
+        world = store.realise(arm.lineage.draw)
+        if arm.case.name not in shown:
+            shown.add(arm.case.name)
+            yield place | {"policy": "real", "generation": 0, "items": show(world.train, world=world, count=STORIES)}
+        for turn in arm.turns:
+            if not store.has(turn.fresh.step) or turn.fresh.step.digest in store.records:
+                break
+            rows = rows_of(turn.fresh, store.realise)
+            items = show(rows, world=world, count=STORIES)
+            yield place | {"policy": arm.policy, "generation": turn.generation, "items": items}
+
+
+def _table(entries: Iterator[tuple[Any, ...]], **types: type) -> Any:
+    import pyarrow as pa
+
+    arrow = {str: pa.string(), int: pa.int64()}
+    columns = list(zip(*entries, strict=True)) or [()] * len(types)
+    return pa.table({n: pa.array(c, arrow[t]) for (n, t), c in zip(types.items(), columns, strict=True)})

@@ -1,0 +1,148 @@
+"""Editing and locating keys of a study file: scale, overrides, and the line that a mistake stands in."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from refeed import catalogue
+from refeed.core.errors import StudyError
+
+SCALES = ("tiny", "small", "paper")
+
+
+def apply_scale(table: dict[str, Any], scale: str | None) -> None:
+    scales = table.pop("scale", {})
+    if not isinstance(scales, Mapping):
+        raise mistake("scale must be tables, as in [scale.tiny].", "scale")
+    for name in scales:
+        if name not in SCALES:
+            raise mistake(f"scale {name!r} is not known.", f"scale.{name}", hint=f"Known: {', '.join(SCALES)}.")
+    if scale is None:
+        return
+    if scale not in SCALES:
+        raise StudyError(f"scale {scale!r} is not known{catalogue.did_you_mean(scale, SCALES)}.", hint=known(SCALES))
+    for key, value in _flat(scales.get(scale, {})):
+        assign(table, key, value)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def override(table: dict[str, Any], text: str) -> str:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise StudyError(f"--set takes KEY=VALUE, not {text!r}.", hint="For example: --set generations=10")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    if key.startswith("policy."):
+        _override_policies(table, key.removeprefix("policy."), parsed)
+    else:
+        assign(table, key, parsed)
+    return key
+
+
+def _override_policies(table: dict[str, Any], option: str, value: Any) -> None:
+    """`policy.rows=1000` sets the option of every policy of the study that has it."""
+    entries = [{"kind": entry} if isinstance(entry, str) else dict(entry) for entry in table.get("policies", [])]
+    taken = 0
+    for entry in entries:
+        make = catalogue.load(catalogue.look_up(entry.get("kind"), catalogue.policies(), "policy"))
+        if option in catalogue.option_names(make):
+            entry[option] = value
+            taken += 1
+    if not taken:
+        raise StudyError(f"no policy of this study has an option {option!r}.")
+    table["policies"] = entries
+
+
+def assign(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key. A name in the way ("source" = "text") becomes a table with that kind."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = table.get(parent)
+        if isinstance(child, str):
+            child = {"kind": child}
+        table[parent] = dict(child) if isinstance(child, Mapping) else {}
+        table = table[parent]
+    if last == "source" and isinstance(value, str):
+        value = {"kind": value}
+    table[last] = value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        inner = {"kind": inner} if isinstance(inner, str) and isinstance(value, Mapping) else inner
+        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+class located:
+    """Adds the place of an error, unless it knows a more exact one."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, StudyError):
+            _, dot, option = (error.at or "").partition(".")
+            error.at = f"{self.at}{dot}{option}"
+
+
+def mistake(message: str, at: str, *, hint: str | None = None) -> StudyError:
+    return StudyError(message, hint=hint, at=at)
+
+
+def known(names: Any) -> str:
+    return f"Known: {', '.join(names)}."
+
+
+def refuse_unknown(table: Mapping[str, Any], names: Sequence[str], prefix: str) -> None:
+    for key in table:
+        if key not in names:
+            raise mistake(
+                f"{prefix}{key} is not an option{catalogue.did_you_mean(key, names)}.",
+                f"{prefix}{key}",
+                hint=known(names),
+            )
+
+
+def typed(table: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = table.get(key, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise mistake(f"{key} must be {'a whole number' if kind is int else 'text'}, not {value!r}.", key)
+    return value
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line of `text` that sets the dotted `key`, or the nearest table around it."""
+    best: tuple[int, int | None] = (0, None)
+    header = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if table := re.match(r"\s*\[+([^\]]+)\]+", line):
+            header = f"{table[1].strip()}."
+            names = [header[:-1]]
+        elif pair := re.match(r'\s*("?[\w.-]+"?)\s*=', line):
+            outer = header + pair[1].strip('"')
+            names = [outer, *(f"{outer}.{inner}" for inner in re.findall(r"[{,]\s*([\w-]+)\s*=", line))]
+        else:
+            continue
+        for name in names:
+            if (key == name or key.startswith(f"{name}.")) and len(name) > best[0]:
+                best = (len(name), number)
+    return best[1]

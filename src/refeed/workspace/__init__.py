@@ -1,0 +1,5 @@
+"""The workspace: steps on disk, done once, checked by checksum, safe to kill at any moment."""
+
+from refeed.workspace.workspace import DamagedWarning, Workspace
+
+__all__ = ["DamagedWarning", "Workspace"]

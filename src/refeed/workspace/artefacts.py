@@ -1,0 +1,102 @@
+"""What a step leaves on disk, by kind: a world, a model, or rows; and what is written down about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refeed.core.recipes import recipe
+from refeed.core.rows import Rows
+from refeed.core.shards import Origin, Pool
+from refeed.core.steps import Draw, Fit, Sample, Step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def write(step: Step, value: Any, folder: Path) -> None:
+    """Write the value of `step` into an empty folder."""
+    if isinstance(step, Draw):
+        write_rows(value.train, folder / "train.parquet", origin=step.shard.origin, digest=step.digest)
+        write_rows(value.test, folder / "test.parquet", origin=step.shard.origin, digest=f"{step.digest}/test")
+        value.save_extras(folder)
+    elif isinstance(step, Fit):
+        (folder / "model").mkdir()
+        value.save(folder / "model")
+        write_selection(step.train, folder / "selection.parquet")
+    elif isinstance(step, Sample):
+        write_rows(value, folder / "rows.parquet", origin=step.shard.origin, digest=step.digest)
+    else:
+        raise TypeError(f"steps of kind {step.kind} leave no artefact")
+
+
+def read(step: Step, folder: Path) -> Any:
+    """The value that `write` wrote."""
+    if isinstance(step, Draw):
+        train, test = read_rows(folder / "train.parquet"), read_rows(folder / "test.parquet")
+        return step.source.load(folder, train=train, test=test)  # type: ignore[attr-defined]
+    if isinstance(step, Fit):
+        return step.learner.load(folder / "model")  # type: ignore[attr-defined]
+    if isinstance(step, Sample):
+        return read_rows(folder / "rows.parquet")
+    raise TypeError(f"steps of kind {step.kind} leave no artefact")
+
+
+def describe(step: Step) -> dict[str, Any]:
+    """The provenance of an artefact as JSON: enough to walk any row back to real data without running anything."""
+    about: dict[str, Any] = {"kind": step.kind, "digest": step.digest, "inputs": [s.digest for s in step.inputs()]}
+    if isinstance(step, Draw):
+        return about | {"source": recipe(step.source), "seed": str(step.seed), "rows": step.shard.num_rows}
+    if isinstance(step, Fit):
+        parts = [
+            {
+                "shard": part.shard.digest,
+                "generation": part.generation,
+                "rows": part.num_rows,
+                "of": part.shard.num_rows,
+                "weight": part.weight,
+            }
+            for part in step.train
+        ]
+        return about | {"learner": recipe(step.learner), "seed": str(step.seed), "train": parts}
+    if isinstance(step, Sample):
+        return about | {
+            "sampler": recipe(step.sampler),
+            "seed": str(step.seed),
+            "rows": step.num_rows,
+            "generation": step.generation,
+            "model": step.model.digest,
+        }
+    return about
+
+
+def write_rows(rows: Rows, path: Path, *, origin: Origin, digest: str) -> None:
+    """Rows as Parquet (zstd), their origin in the file's metadata: it is the same for every row, so it is stored once."""
+    import pyarrow.parquet as pq
+
+    table = rows.to_arrow()
+    about = {"shard": digest, "generation": origin.generation, "model": origin.model}
+    metadata = (table.schema.metadata or {}) | {b"refeed": json.dumps(about).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def read_rows(path: Path) -> Rows:
+    import pyarrow.parquet as pq
+
+    table: pa.Table = pq.read_table(path)
+    return Rows.from_arrow(table)
+
+
+def write_selection(pool: Pool, path: Path) -> None:
+    """The positions of the chosen rows, where a training set does not take whole shards."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chosen = [(number, part.index) for number, part in enumerate(pool) if part.index is not None]
+    if not chosen:
+        return
+    parts = np.concatenate([np.full(len(index), number, dtype=np.int32) for number, index in chosen])
+    table = pa.table({"part": parts, "row": np.concatenate([index for _, index in chosen])})
+    pq.write_table(table, path, compression="zstd")

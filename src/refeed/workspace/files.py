@@ -1,0 +1,103 @@
+"""Writing files so that a kill, a full disk or a flipped bit is never mistaken for a result."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refeed.core.errors import Damaged, WorkspaceError
+
+MANIFEST = "manifest.json"
+FULL = {errno.ENOSPC, errno.EDQUOT}
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def plain_errors(doing: str, root: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            free = shutil.disk_usage(root).free // 2**20
+            raise WorkspaceError(
+                f"no space left while {doing}: {free} MiB are free in {root}.",
+                hint="Nothing is lost and nothing half-written remains in use. Free some space, then run the same command again.",
+            ) from error
+        if error.errno in READ_ONLY:
+            raise WorkspaceError(
+                f"cannot write to {root} while {doing}: {error.strerror}.",
+                hint="Choose a folder you may write to with --workspace FOLDER.",
+            ) from error
+        raise
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `path` in one go: a temporary name beside it, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Flush every file of `folder` and write its manifest, which names their sizes and checksums, last."""
+    outputs = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            outputs[str(path.relative_to(folder))] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    write_bytes(folder / MANIFEST, json.dumps(manifest | {"outputs": outputs}, indent=1).encode())
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed folder, after checking every file against it; `Damaged` names the first that does not match."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        outputs = manifest["outputs"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Damaged(f"{folder / MANIFEST} is not readable JSON") from None
+    for name, expected in outputs:
+        path = folder / name
+        if not path.is_file():
+            raise Damaged(f"{path} is missing")
+        if path.stat().st_size != expected["bytes"]:
+            raise Damaged(f"{path} has {path.stat().st_size} bytes instead of {expected['bytes']}")
+        if sha256(path) != expected["sha256"]:
+            raise Damaged(f"{path} does not match its checksum")
+    return dict(manifest)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Rename a sealed folder to its final name; if another process was first, its equal copy stays."""
+    try:
+        os.rename(temporary, final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        shutil.rmtree(temporary)
+    descriptor = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,241 @@
+"""The workspace: a folder that is a memo of steps. Whatever was done once is never done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from refeed.core.errors import Damaged, Stopped, WorkspaceError
+from refeed.core.memory import Memory
+from refeed.core.steps import Measure, Reduce, Step
+from refeed.workspace import artefacts
+from refeed.workspace.files import MANIFEST, plain_errors, publish, seal, verify, write_bytes
+from refeed.workspace.locks import StepLocks
+from refeed.workspace.records import Record, read_records, write_records
+
+FORMAT = 1
+MAX_RECORD_FILES = 64
+FOLDERS = ("steps", "records", "studies", "damaged", "tmp")
+
+
+class DamagedWarning(UserWarning):
+    """A stored file did not match its checksum; it was set aside and is made again."""
+
+
+class Workspace:
+    """A folder of steps. `realise(step)` reads what is there and makes what is not.
+
+        refeed.json                 the format version
+        steps/<digest>/             a world, a model or rows, with manifest.json (written last) naming every file's checksum
+        records/<sha256>.parquet    numbers and outcomes, many to a file
+        studies/<name>/             results and reports of studies
+        damaged/                    what failed its checksum, for inspection
+        tmp/                        being written; never read
+        lock                        one byte a step
+
+    Safe to kill at any moment, and to use from several processes at once.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with plain_errors("opening the workspace", self.path.parent if not self.path.exists() else self.path):
+            self._open()
+        self.memory = Memory(max_bytes=512 * 2**20, backed=True)
+        self.locks = StepLocks(self.path / "lock")
+        self.records: dict[str, Record] = {}
+        self._record_files: set[str] = set()
+        self._verified: set[str] = set()
+        self.refresh()
+
+    def _open(self) -> None:
+        marker = self.path / "refeed.json"
+        if self.path.is_file():
+            raise WorkspaceError(f"{self.path} is a file, not a folder.", hint="Choose a folder with --workspace FOLDER.")
+        if not marker.exists():
+            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+            if any(name not in FOLDERS and not name.startswith(".refeed.json") for name in present):
+                raise WorkspaceError(
+                    f"{self.path} holds files but is not a refeed workspace (there is no refeed.json).",
+                    hint="Choose an empty or new folder with --workspace FOLDER.",
+                )
+            for name in FOLDERS:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            write_bytes(marker, json.dumps({"format": FORMAT}).encode())
+        try:
+            found = json.loads(marker.read_bytes())["format"]
+        except (ValueError, KeyError, TypeError):
+            raise WorkspaceError(f'{marker} is damaged: it should hold {{"format": {FORMAT}}}.') from None
+        if found != FORMAT:
+            raise WorkspaceError(
+                f"{self.path} was written in format {found}; this version of refeed reads format {FORMAT}.",
+                hint="Use the version that wrote it, or choose another folder with --workspace FOLDER.",
+            )
+
+    # What is known -------------------------------------------------------------------------------------------------------------
+
+    def has(self, step: Step) -> bool:
+        """Whether `step` is done (or stopped with an outcome) and would not be run again. Looks, does not verify."""
+        if step.digest in self.records:
+            return True
+        return not isinstance(step, Measure | Reduce) and (self.folder(step) / MANIFEST).exists()
+
+    def folder(self, step: Step) -> Path:
+        return self.path / "steps" / step.digest
+
+    def refresh(self) -> None:
+        """Read the records that other processes have written since."""
+        for path in (self.path / "records").glob("*.parquet"):
+            if path.name in self._record_files:
+                continue
+            try:
+                records = read_records(path)
+            except FileNotFoundError:  # merged by another process; its records are in a newer file
+                continue
+            except Damaged as damage:
+                self._set_aside(path, damage)
+                continue
+            self._record_files.add(path.name)
+            self.records.update((record.digest, record) for record in records)
+
+    # Doing ---------------------------------------------------------------------------------------------------------------------
+
+    def realise(self, step: Step) -> Any:
+        """The value of `step`: remembered, read, or made now (once, also when several processes ask)."""
+        value = self._find(step)
+        if value is not None:
+            return value
+        if step.rebuilds:
+            value = step.run(self.realise)
+        else:
+            with self.locks.hold(step.digest):
+                if isinstance(step, Measure):
+                    self.refresh()
+                value = self._find(step)
+                if value is None:
+                    value = self._make(step)
+        self.memory.remember(step, value)
+        return value
+
+    def _find(self, step: Step) -> Any | None:
+        record = self.records.get(step.digest)
+        if record is not None:
+            if record.outcome is not None:
+                raise Stopped(record.outcome, record.sentence or "")
+            return record.values
+        value = self.memory.recall(step)
+        if value is None and not step.rebuilds and not isinstance(step, Measure):
+            value = self._read(step)
+            if value is not None:
+                self.memory.remember(step, value)
+        return value
+
+    def _read(self, step: Step) -> Any | None:
+        folder = self.folder(step)
+        if not (folder / MANIFEST).exists():
+            return None
+        try:
+            if step.digest not in self._verified:
+                verify(folder)
+                self._verified.add(step.digest)
+            return artefacts.read(step, folder)
+        except Damaged as damage:
+            self._set_aside(folder, damage)
+            return None
+
+    def _make(self, step: Step) -> Any:
+        started = time.perf_counter()
+        try:
+            value = step.run(self.realise)
+        except Stopped as stopped:
+            if not any(self._stopped(needed) for needed in step.inputs()):  # only the step that stopped is to blame
+                seconds = time.perf_counter() - started
+                self.record(
+                    [
+                        Record(
+                            digest=step.digest,
+                            kind=step.kind,
+                            seconds=seconds,
+                            outcome=stopped.outcome,
+                            sentence=stopped.sentence,
+                        )
+                    ]
+                )
+            raise
+        seconds = time.perf_counter() - started
+        if isinstance(step, Measure):
+            self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, values=value)])
+        else:
+            self._store(step, value, seconds)
+        return value
+
+    def _stopped(self, step: Step) -> bool:
+        record = self.records.get(step.digest)
+        return record is not None and record.outcome is not None
+
+    def _store(self, step: Step, value: Any, seconds: float) -> None:
+        temporary = self.path / "tmp" / f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:12]}"
+        with plain_errors(f"writing the result of a {step.kind} step", self.path):
+            temporary.mkdir(parents=True)
+            try:
+                artefacts.write(step, value, temporary)
+                seal(temporary, {"format": FORMAT, "seconds": seconds, "made": time.time()} | artefacts.describe(step))
+                publish(temporary, self.folder(step))
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        self._verified.add(step.digest)
+
+    def record(self, records: Iterable[Record]) -> None:
+        """Write numbers and outcomes; when this returns they are on disk."""
+        records = list(records)
+        if not records:
+            return
+        with plain_errors("writing results", self.path):
+            path = write_records(self.path / "records", records)
+        self._record_files.add(path.name)
+        self.records.update((record.digest, record) for record in records)
+
+    # Keeping order -------------------------------------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Merge record files when there are many, and clear what killed processes left half-written."""
+        for leftover in (self.path / "tmp").iterdir():
+            host, _, owner = leftover.name.rpartition("+")[0].rpartition("+")
+            if host == socket.gethostname() and owner.isdigit() and not _alive(int(owner)):
+                shutil.rmtree(leftover, ignore_errors=True)
+        with self.locks.hold(b"merge".hex().ljust(32, "0")):
+            self.refresh()
+            names = {path.name for path in (self.path / "records").glob("*.parquet")} & self._record_files
+            if len(names) <= MAX_RECORD_FILES:
+                return
+            with plain_errors("merging results", self.path):
+                merged = write_records(self.path / "records", self.records.values())
+            self._record_files.add(merged.name)
+            for name in names - {merged.name}:
+                (self.path / "records" / name).unlink(missing_ok=True)
+
+    def _set_aside(self, path: Path, damage: Damaged) -> None:
+        target = self.path / "damaged" / f"{path.name}-{uuid.uuid4().hex[:6]}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            return  # another process was first
+        warnings.warn(DamagedWarning(f"{damage.message}; set aside in {target} and made again"), stacklevel=3)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
