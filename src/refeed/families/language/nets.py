@@ -1,0 +1,77 @@
+"""GPT-2 and Llama from transformers' configurations, from scratch; saved and read as transformers does.
+
+Unusual: no dropout (a fit is deterministic in its seed), GELU in its fused tanh form, float32. Token `end` is both the
+beginning and the end of a text. transformers is imported inside the functions: that alone costs seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def gpt2(*, vocabulary: int, end: int, context: int, width: int, layers: int, heads: int, feed_forward: int) -> Any:
+    """Configuration of a GPT-2: learned positions, tied embeddings (Radford et al., 2019)."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_inner=feed_forward,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+
+
+def llama(*, vocabulary: int, end: int, context: int, width: int, layers: int, heads: int, feed_forward: int, tied: bool) -> Any:
+    """Configuration of a Llama: rotary positions, RMS norm, gated feed-forward (Touvron et al., arXiv:2307.09288)."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=context,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=feed_forward,
+        tie_word_embeddings=tied,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+
+
+def build(config: Any, *, seed: int) -> Any:
+    """A network with random weights that depend on `seed` alone; the global generator is left as it was."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    return net.float().eval()
+
+
+def save(net: Any, folder: Path) -> None:
+    """config.json and model.safetensors, which `AutoModelForCausalLM.from_pretrained` opens."""
+    net.save_pretrained(folder)
+
+
+def load(folder: Path) -> Any:
+    """The network that `save` wrote, bit for bit."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    net = build(AutoConfig.from_pretrained(folder), seed=0)
+    missing, unexpected = net.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    tied = set(net._tied_weights_keys or ()) if net.config.tie_word_embeddings else set()
+    if unexpected or set(missing) - tied:
+        raise ValueError(f"{folder} holds other weights than its config says: {[*unexpected, *missing]}")
+    net.tie_weights()
+    return net

@@ -1,0 +1,172 @@
+"""Where real stories come from: the story grammar, whose distribution is known, and the user's own text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from refeed.core.errors import SourceError, StudyError
+from refeed.core.protocols import World
+from refeed.core.rows import Ragged, Rows
+from refeed.core.seeds import Seed
+from refeed.families.language import reading, vocabulary
+from refeed.families.language.grammar import Grammar, grammar
+from refeed.families.language.lexicon import WORDS
+from refeed.families.language.vocabulary import ByteTokenizer, Tokenizer, WordTokenizer
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LanguageWorld(World):
+    """Real stories, one column `tokens` each; what turns them into text; and their true distribution, where it is known."""
+
+    tokenizer: Tokenizer
+    grammar: Grammar | None = None
+
+    def save_extras(self, folder: Path) -> None:
+        """What `source.load` needs beyond the rows."""
+        vocabulary.save(self.tokenizer, folder)
+
+
+def stories_of(rows: Rows) -> Ragged:
+    """The token column of rows."""
+    tokens: Ragged = rows["tokens"]
+    return tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryGrammar:
+    """Stories of 24 to 73 words from a stochastic grammar, with exact probabilities. Every lineage draws its own.
+
+    `zipf` shapes word choice: a class's word of rank r has a probability proportional to r^-zipf; 0 makes words equally likely.
+    `sentences` is the most that may follow the two of the opening.
+    """
+
+    rows: int = 800
+    test_rows: int = 1000
+    zipf: float = 1.0
+    sentences: int = 8
+    rebuilds: ClassVar[bool] = False
+    random: ClassVar[bool] = True
+    knows: ClassVar[frozenset[str]] = frozenset({"grammar"})
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "test_rows", "sentences"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"source.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.zipf <= 10:
+            raise StudyError(f"source.zipf must be between 0 and 10, not {self.zipf}")
+
+    @property
+    def num_rows(self) -> int:
+        return self.rows
+
+    def draw(self, *, seed: Seed) -> LanguageWorld:
+        known = grammar(zipf=self.zipf, sentences=self.sentences)
+        train = known.sample(self.rows, (seed / "train").generator())
+        test = known.sample(self.test_rows, (seed / "test").generator())
+        return self._world(Rows(tokens=train), Rows(tokens=test))
+
+    def load(self, folder: Path, *, train: Rows, test: Rows) -> LanguageWorld:
+        return self._world(train, test)
+
+    def _world(self, train: Rows, test: Rows) -> LanguageWorld:
+        known = grammar(zipf=self.zipf, sentences=self.sentences)
+        return LanguageWorld(train=train, test=test, tokenizer=WordTokenizer(WORDS), grammar=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Stories from the user's own file, split into train and test; every lineage shares them.
+
+    `format`: "tinystories" (stories separated by `<|endoftext|>`, that data set's own format), "separated" (by `separator`),
+    "lines" (one story a line), "jsonl" or "parquet" (a text `column`), or "auto": by suffix; else "separated" where `separator`
+    is set; else "tinystories" where its separator occurs; else "lines". What it came to is `.detected`. A tinystories file
+    that does not end with its separator was cut off: the tail is dropped, and counted in `.num_dropped`.
+
+    `test_fraction` of the *distinct* stories are held out, chosen by a hash of the story: a story never lies on both sides, and the
+    split does not depend on order. `rows` and `test_rows` keep only that many, the first in the file. `vocabulary` is the size of a
+    byte-level BPE learnt from the training rows alone. The source's identity is the file's content, not its path.
+    """
+
+    path: str = ""
+    format: str = "auto"
+    separator: str = ""
+    column: str = "text"
+    test_fraction: float = 0.1
+    rows: int | None = None
+    test_rows: int | None = None
+    vocabulary: int = 1024
+    rebuilds: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    knows: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_fraction < 1:
+            raise StudyError(f"source.test_fraction must lie between 0 and 1, not be {self.test_fraction}")
+        for name in ("rows", "test_rows"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise StudyError(f"source.{name} must be at least 1, not {value}")
+        if self.format not in ("auto", *reading.FORMATS):
+            raise StudyError(f"source.format must be one of auto, {', '.join(reading.FORMATS)}, not {self.format!r}")
+        if self.format == "separated" and not self.separator:
+            raise StudyError("source.format = 'separated' needs source.separator, the text that stands between stories")
+        vocabulary.check_size(self.vocabulary)
+
+    @property
+    def detected(self) -> str:
+        """The format that the file was read as."""
+        return self._file().format
+
+    @property
+    def num_dropped(self) -> int:
+        """Stories cut off by the end of a tinystories file, or empty, and left out."""
+        return self._file().num_dropped
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._split()[0])
+
+    def identity(self) -> dict[str, object]:
+        file = self._file()
+        return {
+            "content": file.sha256,
+            "format": file.format,
+            "separator": self.separator if file.format == "separated" else "",
+            "column": self.column if file.format in ("jsonl", "parquet") else "",
+            "test_fraction": self.test_fraction,
+            "rows": self.rows,
+            "test_rows": self.test_rows,
+            "vocabulary": self.vocabulary,
+        }
+
+    def draw(self, *, seed: Seed) -> LanguageWorld:
+        train, test = self._split()
+        tokenizer = ByteTokenizer.train(train, size=self.vocabulary)
+        return LanguageWorld(
+            train=Rows(tokens=tokenizer.encode(train)), test=Rows(tokens=tokenizer.encode(test)), tokenizer=tokenizer
+        )
+
+    def load(self, folder: Path, *, train: Rows, test: Rows) -> LanguageWorld:
+        return LanguageWorld(train=train, test=test, tokenizer=vocabulary.load(folder))
+
+    def _file(self) -> reading.TextFile:
+        if not self.path:
+            raise SourceError("source.path is not set", hint="Name the file of stories: --set source.path=stories.txt")
+        return reading.read(self.path, format=self.format, separator=self.separator, column=self.column)
+
+    def _split(self) -> tuple[list[str], list[str]]:
+        train, test = reading.split(self._file(), test_fraction=self.test_fraction)
+        if self.rows is not None and len(train) < self.rows:
+            raise SourceError(
+                f"{self.path} has {len(train)} training stories, fewer than source.rows = {self.rows}",
+                hint=f"Leave source.rows out, or set it to {len(train)} or less.",
+            )
+        if self.test_rows is not None and len(test) < self.test_rows:
+            raise SourceError(
+                f"{self.path} has {len(test)} test stories, fewer than source.test_rows = {self.test_rows}",
+                hint="Leave source.test_rows out, or raise source.test_fraction.",
+            )
+        return train[: self.rows], test[: self.test_rows]
