@@ -82,8 +82,8 @@ def language_case() -> dict[str, Any]:
 def language_scores(policy: str, *, generations: int, rng: np.random.Generator) -> dict[str, list[float]]:
     steps = np.arange(generations)
     pace = {"replace": 1.0, "accumulate": 0.05, "replace-multiple": 0.45}[policy]
-    start = np.random.default_rng(rng.integers(1 << 30)).normal(0, 0.01)
-    noise = rng.normal(0, 0.012, (5, generations)) * (steps > 0)
+    start = rng.normal(0, 0.01)
+    noise = np.random.default_rng([rng.integers(99), len(policy)]).normal(0, 0.012, (5, generations)) * (steps > 0)
     entropy = 1.06 + start + 0.085 * pace * steps + noise[0] * (1 + pace * steps)
     return {
         "cross_entropy": entropy.tolist(),
@@ -121,12 +121,10 @@ def results(
         for policy in policies:
             for seed in range(seeds):
                 at = {"case": case["name"], "policy": policy, "seed": seed}
-                rng = np.random.default_rng([number, seed, len(policy)])
+                rng = np.random.default_rng([number, seed])
                 last = ended[3] if ended and ended[:3] == (case["name"], policy, seed) else generations
                 for quantity, values in _values(case, policy, generations=generations, rng=rng).items():
                     unit = next(q["unit"] for q in case["metrics"][0]["quantities"] if q["name"] == quantity)
-                    shared = _values(case, policy, generations=1, rng=np.random.default_rng([number, seed]))
-                    values[0] = shared[quantity][0]
                     scores += (
                         at | {"generation": g, "quantity": quantity, "value": value, "unit": unit}
                         for g, value in enumerate(values[:last], start=1)
@@ -184,14 +182,17 @@ def _composition(policy: str, rows: int, last: int) -> list[dict[str, int]]:
 
 
 def _exhibits(policies: tuple[str, ...], generations: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(5)
-    shown = [{"case": "language", "policy": "real", "seed": 0, "generation": 0, "kind": "text"}]
+    shown: list[dict[str, Any]] = [{"case": "language", "policy": "real", "seed": 0, "generation": 0, "kind": "text"}]
     shown += [
         {"case": "language", "policy": policy, "seed": 0, "generation": g, "kind": "text"}
         for policy in policies
         for g in range(1, generations + 1)
     ]
-    return [entry | {"items": [story(rng, int(entry["generation"])) for _ in range(3)]} for entry in shown]
+    for entry in shown:
+        generation = entry["generation"]
+        rng = np.random.default_rng([generation, len(entry["policy"]) if generation > 1 else 0])
+        entry["items"] = [story(rng, generation) for _ in range(3)]
+    return shown
 
 
 RUN = {
