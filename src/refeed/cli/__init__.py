@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+class Interrupted(BaseException):
+    """Ctrl-C. A class of our own, since the command-line library ends on KeyboardInterrupt without a word."""
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
 
 
 def main() -> None:
@@ -13,6 +22,7 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # equal bits whatever the engine; processes, not threads, use the cores
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGINT, _interrupt)
     from refeed.cli.app import app
     from refeed.core.errors import RefeedError
 
@@ -22,7 +32,7 @@ def main() -> None:
         kind = type(error).__name__
         print(f"{kind}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except Interrupted:
         print("\nInterrupted. Every finished step is kept; run the same command again to go on.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

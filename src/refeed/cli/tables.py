@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ def print_summary(results: Results) -> None:
 
     from refeed.report import summary_rows
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     if results.study["question"]:
         console.print(f"\n[bold]{results.study['question']}[/bold]\n")
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -58,7 +59,7 @@ def _cells(row: Row, *, first: bool) -> list[str]:
         _number(change.value if change else None),
         interval,
         _number(row.theory),
-        ", ".join(f"{count} {outcome}" for outcome, count in row.outcomes.items()),
+        ", ".join(f"{count} {outcome}" for outcome, count in row.outcomes.items() if outcome != "completed"),
     ]
 
 

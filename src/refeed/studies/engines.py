@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -107,7 +108,8 @@ class Processes:
         while True:
             while len(running) < self.workers and (task := queue.next()) is not None:
                 try:
-                    running[pool.submit(_work, task)] = task
+                    with _uninterrupted():  # a worker that starts here inherits the mask
+                        running[pool.submit(_work, task)] = task
                 except BrokenProcessPool:
                     queue.again(task)
                     raise
@@ -179,7 +181,6 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(path: str, study: Study, ticks: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
     threading.Thread(target=_end_with_driver, daemon=True).start()
     _worker.update(workspace=Workspace(Path(path)), study=study, ticks=ticks, last=0.0)
 
@@ -207,6 +208,16 @@ def _received(ticks: Any) -> Iterator[Event]:
             yield ticks.get_nowait()
         except Empty:
             return
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C is for the driver, which ends its workers: it waits until the block is left, and never reaches a worker."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -1,0 +1,151 @@
+"""Study files: what they may say, and that every mistake is one clear error that names the line."""
+
+import pytest
+
+from refeed.core.errors import StudyError
+from refeed.families.regression.learner import Ridge
+from refeed.studies import load_study, shipped
+from refeed.studies.files import parse
+
+TEXT = """question = "Does it?"
+family = "regression"
+generations = 4
+seeds = 2
+policies = ["replace", { kind = "accumulate-subsample", rows = 20 }]
+
+[source]
+dimension = 3
+rows = 30
+
+[learner]
+kind = "ridge"
+penalty = 2.0
+"""
+
+
+def study(text=TEXT, **options):
+    return parse(text, name="mine", where="mine.toml", **options)
+
+
+def test_a_file_becomes_objects():
+    found = study()
+    (case,) = found.cases
+    assert (found.question, found.generations, found.seeds) == ("Does it?", 4, (0, 1))
+    assert list(found.policies) == ["replace", "accumulate-subsample (rows 20)"]
+    assert case.learner == Ridge(penalty=2.0)
+    assert (case.source.dimension, case.source.rows) == (3, 30)
+    assert len(found.arms) == 4
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("scale", [None, "tiny", "small", "paper"])
+def test_shipped_studies_load_at_every_scale(name, scale):
+    if scale != "paper" or "tinystories" not in name:
+        assert load_study(name, scale=scale).question.endswith("?")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_studies_are_short(name):
+    assert len(shipped()[name].splitlines()) <= 30
+
+
+def test_overrides_change_values_kinds_and_policies():
+    found = study(overrides=["generations=7", "source.rows=50", "learner=ols", "seeds=[3, 5]", "policy.rows=11"])
+    assert found.generations == 7
+    assert found.seeds == (3, 5)
+    assert found.cases[0].source.rows == 50
+    assert type(found.cases[0].learner).__name__ == "LeastSquares"
+    assert list(found.policies) == ["replace (rows 11)", "accumulate-subsample (rows 11)"]
+
+
+def test_scale_is_one_dial():
+    text = TEXT + '\n[scale.tiny]\ngenerations = 2\n"source.rows" = 10\n\n[scale.paper]\nseeds = 9\n'
+    assert (study(text).generations, study(text).cases[0].source.rows) == (4, 30)
+    assert (study(text, scale="tiny").generations, study(text, scale="tiny").cases[0].source.rows) == (2, 10)
+    assert len(study(text, scale="paper").seeds) == 9
+
+
+def test_a_grid_makes_cases_with_labels():
+    found = study(TEXT + '\n[grid]\n"source.rows" = [10, 20]\n"learner.penalty" = [1.0, 4.0]\n')
+    assert [case.name for case in found.cases][:2] == ["rows 10, penalty 1.0", "rows 10, penalty 4.0"]
+    assert {(case.source.rows, case.learner.penalty) for case in found.cases} == {(10, 1.0), (10, 4.0), (20, 1.0), (20, 4.0)}
+    assert found.cases[0].labels == {"source.rows": 10, "learner.penalty": 1.0}
+
+
+def test_cases_share_what_stands_outside_them():
+    text = 'policies = ["replace"]\nfamily = "regression"\n[source]\nrows = 30\n[cases.a]\n[cases.b]\nsource = { rows = 40 }\n'
+    found = study(text)
+    assert [(case.name, case.source.rows) for case in found.cases] == [("a", 30), ("b", 40)]
+
+
+def test_every_option_changes_the_identity():
+    changes = ["generations=5", "seeds=3", 'policies=["replace"]', "source.rows=31", "source.noise=2.0", "learner.penalty=3.0"]
+    changes += ["learner=ols", "sampler.design=same", "source.signal=2.0", "policy.rows=10"]
+    digests = [study(overrides=[change]).digest for change in changes]
+    assert len({study().digest, *digests}) == len(changes) + 1
+
+
+WRONG = [
+    ("generations = 4", "generation = 4", "generation is not an option; did you mean 'generations'?", 3),
+    ("generations = 4", "generations = 'four'", "generations must be a whole number, not 'four'", 3),
+    ("generations = 4", "generations = 0", "generations must be at least 1, not 0", None),
+    ("seeds = 2", "seeds = -1", "seeds must be at least 1, not -1", 4),
+    ("seeds = 2", "seeds = [1, 1]", "seeds must differ from each other", None),
+    ('"replace"', '"replce"', "policy 'replce' is not known; did you mean 'replace'?", 5),
+    ("rows = 20", "rows = 'x'", "option 'rows' is wrong", 5),
+    ("rows = 20", "row = 20", "policy 'accumulate-subsample' has no option 'row'; did you mean 'rows'?", 5),
+    ('family = "regression"', 'family = "regresion"', "family 'regresion' is not known; did you mean 'regression'?", 2),
+    ('family = "regression"', "", "needs a 'family'", None),
+    ("dimension = 3", "dimension = 0", "source.dimension and source.rows must be at least 1, not 0 and 30", 7),
+    ("dimension = 3", "dimension = 2.5", "option 'dimension' is wrong: input should be a valid integer, but it is 2.5", 8),
+    ("dimension = 3", "dimensions = 3", "source 'linear' has no option 'dimensions'; did you mean 'dimension'?", 8),
+    ('kind = "ridge"', 'kind = "rigde"', "learner 'rigde' is not known; did you mean 'ridge'?", 11),
+    ("penalty = 2.0", "penalty = -1.0", "learner.penalty must be positive, not -1.0", 11),
+    ("seeds = 2", "seeds = 2\nmetrics = ['cross_entropy']", "metric 'cross_entropy' is not known", 5),
+    ("seeds = 2", "seeds = ", "is not valid TOML", None),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message", "line"), WRONG)
+def test_a_mistake_is_one_clear_error_with_its_line(old, new, message, line):
+    with pytest.raises(StudyError) as caught:
+        study(TEXT.replace(old, new, 1))
+    text = str(caught.value)
+    assert message in text
+    assert "mine.toml" in text
+    assert "Traceback" not in text
+    if line is not None:
+        assert f"line {line}." in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("generations", "--set takes KEY=VALUE, not 'generations'"),
+        ("source.row=3", "source 'linear' has no option 'row'; did you mean 'rows'?"),
+        ("source.rows=-3", "must be at least 1"),
+        ("policy.capacity=3", "no policy of this study has an option 'capacity'"),
+        ("learner=rigde", "did you mean 'ridge'?"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_error(override, message):
+    with pytest.raises(StudyError, match=message.replace("?", r"\?")):
+        study(overrides=[override])
+
+
+def test_an_unknown_study_names_those_there_are():
+    with pytest.raises(StudyError, match="study 'linear-regresion' is not known; did you mean 'linear-regression'?"):
+        load_study("linear-regresion")
+    with pytest.raises(StudyError, match=r"there is no study file nowhere\.toml"):
+        load_study("nowhere.toml")
+
+
+def test_a_metric_that_the_learner_cannot_serve_is_refused_before_anything_runs():
+    from dataclasses import replace
+
+    from refeed.studies import Study
+
+    case = study().cases[0]
+    needy = type("Needy", (), {"name": "cross_entropy", "needs": frozenset({"log_prob"}), "quantities": ()})()
+    with pytest.raises(StudyError, match="metric 'cross_entropy' needs log_prob, which neither the learner Ridge"):
+        Study(cases=[replace(case, metrics=(needy,))], policies=study().policies)
