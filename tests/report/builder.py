@@ -141,7 +141,7 @@ def results(
         "seeds": list(range(seeds)),
         "scale": "small",
         "cases": cases,
-        "policies": [{"name": policy, "about": ABOUT[policy]} for policy in policies],
+        "policies": [{"name": policy, "about": ABOUT.get(policy, "")} for policy in policies],
     }
     return Results(
         study,

@@ -37,7 +37,7 @@ def curves(results: Results, cases: list[str], quantity: str, *, panel: Panel | 
 
     One case gives one panel; several give a grid by their labels, each panel with its own scale.
     """
-    panel = panel or Panel(**({} if len(cases) == 1 else {"width": 180, "height": 130}))
+    panel = panel or (Panel() if len(cases) == 1 else Panel(width=180, height=130))
     rows = _curve_rows(results, cases, quantity)
     chart = _layers(results, rows, panel=panel).properties(width=panel.width, height=panel.height)
     chart = chart if len(cases) == 1 else _grid(results, cases, chart)
@@ -138,6 +138,8 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
     def only(kind: str) -> alt.Chart:
         return base.transform_filter(f"datum.k === '{kind}'")
 
+    most = len({row["s"] for row in rows if row["k"] == "l"})
+    faint = min(0.45, max(0.12, 4 / max(most, 1)))
     tips = [
         alt.Tooltip("p:N", title="policy"),
         alt.Tooltip("g:Q", title="generation"),
@@ -159,7 +161,7 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
             x=x, y=alt.Y("lo:Q", scale=scale, title=None), y2="hi:Q", color=colour
         ),
         only("l")
-        .mark_line(strokeWidth=1, strokeOpacity=0.4, aria=False)
+        .mark_line(strokeWidth=1, strokeOpacity=faint, aria=False)
         .encode(x=x, y=y, color=colour, detail="s:N", tooltip=[*seed, value]),
         only("t").mark_line(strokeWidth=1.6, strokeDash=[5, 4]).encode(x=x, y=y, color=colour),
         only("f").mark_line(strokeWidth=1.4, strokeDash=[1, 3], strokeCap="round", color=theme.MUTED).encode(x=x, y=y),

@@ -76,7 +76,8 @@ class _Builder:
             tag("style", Html(CSS)),
         ]
         footer = tag("footer", "Written by refeed. The page needs no network; figures/ holds each figure as SVG and PDF.")
-        scripts = [*self.specs, script(vl_convert.javascript_bundle()), script(SCRIPT)]
+        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub has no defaults
+        scripts = [*self.specs, script(bundle), script(SCRIPT)]
         body = tag("body", tag("main", *parts, footer), *scripts)
         return "<!doctype html>\n" + tag("html", tag("head", *head), body, lang="en")
 
@@ -93,7 +94,7 @@ class _Builder:
             tag("h3", name),
             tag("p", recipes, cls="small") if len(group) == 1 else None,
             sections.legend(results),
-            self.curves(group, quantity, Panel(width=400, height=250, bare=True)),
+            self.curves(group, quantity, Panel(width=340, height=220, bare=True)),
             table,
             cls="card" if len(group) == 1 else "card wide",
         )
@@ -113,7 +114,7 @@ class _Builder:
         said = [text for text in (meaning, *figures.legend_lines(results, cases, quantity), *sorted(problems)) if text]
         full = figures.curves(results, cases, quantity)
         bare = figures.curves(results, cases, quantity, panel=panel)
-        head = tag("h4", title(quantity), tag("span", f" {about}", cls="small"))
+        head = tag("h4", title(quantity), " ", tag("span", about, cls="small"))
         return self.figure(f"{where}-{quantity}", full, bare, head, "; ".join(said), grid=len(cases) > 1)
 
     def figure(self, name: str, full: alt.Chart, bare: alt.Chart, head: Html, caption: str, *, grid: bool = False) -> Html:
@@ -130,14 +131,14 @@ class _Builder:
         yield tag("h2", "Verdicts")
         yield tag(
             "p",
-            "Collapse has many definitions, and they disagree; here is each with its own number. Yes: the 95 % interval lies on the "
-            "worse side of no change. No: it excludes a change for the worse of more than 10 %. Otherwise: cannot say.",
+            "Collapse has many definitions, and they disagree; here is each with its own number. Yes: the 95 % interval lies on "
+            "the worse side of no change. No: it excludes a change for the worse of more than 10 %. Otherwise: cannot say.",
             cls="lead",
         )
         for group in groups(self.results):
             every = [verdict for case in group for verdict in by_case[case]]
             several = len(group) > 1
-            table = sections.verdict_counts(self.results, every) if several else sections.verdict_table(self.results, every)
+            table = sections.verdict_table(self.results, every)
             lines = [
                 part for case in group for part in (tag("h4", case) if several else None, sections.verdict_lines(by_case[case]))
             ]
@@ -153,14 +154,14 @@ class _Builder:
             skipped = {results.headline(group[0])} | floor_names(results, group[0])
             for quantity in results.quantities(group[0]):
                 if quantity not in skipped:
-                    drawn = self.curves(group, quantity, Panel(width=270, height=170, bare=True))
+                    drawn = self.curves(group, quantity, Panel(width=200, height=140, bare=True))
                     made.append(
                         tag("section", tag("p", group[0], cls="small"), drawn, cls="card wide" if len(group) > 1 else "card")
                     )
         if made:
             yield tag("h2", "Also measured")
             yield sections.legend(results)
-            yield tag("div", *made, cls="cards three")
+            yield tag("div", *made, cls="cards small-multiples")
 
     def compositions(self) -> Iterator[Html]:
         """What each generation trained on; cases with the same shares are drawn once."""

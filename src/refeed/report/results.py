@@ -109,6 +109,8 @@ class Results:
     def __post_init__(self) -> None:
         for name, schema in SCHEMAS.items():
             table = getattr(self, name)
+            if table.num_rows == 0:
+                table = schema.empty_table()
             missing = [column for column in schema.names if column not in table.column_names]
             if missing:
                 raise UserError(f"the table {name!r} of these results has no column {', '.join(map(repr, missing))}")

@@ -32,7 +32,8 @@ def policy_mark(results: Results, policy: str) -> Html:
     """The policy's shape and colour, as in the figures."""
     place = results.policies.index(policy)
     colour, shape = theme.colours(results.policies)[place], theme.shapes(results.policies)[place]
-    return Html(f'<svg viewBox="0 0 12 12" aria-hidden="true" style="fill:{colour}">{GLYPHS[shape]}</svg>')
+    glyph = GLYPHS[shape].replace("/>", f' fill="{colour}"/>')
+    return Html(f'<svg viewBox="0 0 12 12" aria-hidden="true">{glyph}</svg>')
 
 
 def policy_name(results: Results, policy: str) -> Html:
@@ -93,15 +94,15 @@ def headline_table(results: Results, rows: Sequence[Row]) -> Html:
     """One case: where each policy started and ended, and by what factor it changed."""
     with_theory = any(row.theory is not None for row in rows)
     last = max(row.generation for row in rows)
-    heads = ["generation 1", f"generation {last}", "change", *(["theory"] if with_theory else [])]
+    heads = ["change", "gen. 1", f"gen. {last}", *(["theory"] if with_theory else [])]
     head = tag("tr", tag("th", "policy"), *(tag("th", text, cls="num") for text in heads))
     body = []
     for row in rows:
-        late = "" if row.generation == last else f"at {row.generation}"
+        late = "" if row.generation == last else f"at {row.generation}" if row.generation else "none"
         cells = [
+            tag("td", change(row.change), cls="num"),
             tag("td", number(row.first), cls="num"),
             tag("td", number(row.last), tag("span", late, cls="small") if late else None, cls="num"),
-            tag("td", change(row.change), cls="num"),
         ]
         cells += [tag("td", number(row.theory), cls="num")] if with_theory else []
         body.append(tag("tr", tag("th", policy_name(results, row.policy)), *cells))
@@ -124,68 +125,48 @@ def chip(verdict: Verdict) -> Html:
 
 
 def verdict_table(results: Results, verdicts: Sequence[Verdict]) -> Html:
-    """One row a definition, one column a policy; what is not measured stays in the table."""
-    head = tag("tr", tag("th", "definition of collapse"), *(tag("th", policy_name(results, p)) for p in results.policies))
-    lines: dict[tuple[str, str], dict[str, Verdict]] = {}
+    """One row a definition, one column a policy, and at the end what is not measured.
+
+    Of several cases each cell counts the answers, of one case it shows the number behind the answer.
+    """
+    lines: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
+    unmeasured = {verdict.label: verdict for verdict in verdicts if verdict.answer == "not measured"}
     for verdict in verdicts:
-        lines.setdefault((verdict.label, verdict.quantity), {})[verdict.policy] = verdict
+        if verdict.answer != "not measured":
+            lines.setdefault((verdict.label, verdict.quantity), {}).setdefault(verdict.policy, []).append(verdict)
+            unmeasured.pop(verdict.label, None)
     body = []
     for (label, quantity), by_policy in lines.items():
-        first = next(iter(by_policy.values()))
-        name = tag("th", label, tag("span", title(quantity), cls="small") if quantity else None, title=first.definition.says)
-        if all(verdict.answer == "not measured" for verdict in by_policy.values()):
-            body.append(tag("tr", name, tag("td", chip(first), colspan=len(results.policies))))
-            continue
-        body.append(tag("tr", name, *(_cell(by_policy.get(policy)) for policy in results.policies)))
-    table = tag("table", tag("thead", head), tag("tbody", *body), cls="verdicts")
-    return tag("div", table, cls="scroll")
+        says = next(iter(by_policy.values()))[0].definition.says
+        name = tag("th", label, tag("span", title(quantity), cls="small"), title=says)
+        body.append(tag("tr", name, *(_cell(by_policy.get(policy, [])) for policy in results.policies)))
+    if unmeasured:
+        names = (tag("span", label, cls="chip none", title=verdict.definition.says) for label, verdict in unmeasured.items())
+        body.append(tag("tr", tag("th", "not measured"), tag("td", *names, colspan=len(results.policies), cls="chips")))
+    head = tag("tr", tag("th", ""), *(tag("th", policy_name(results, p)) for p in results.policies))
+    return tag(
+        "div",
+        tag("table", tag("thead", head), tag("tbody", *body), cls="verdicts", style=f"--n:{len(results.policies)}"),
+        cls="scroll",
+    )
 
 
-def _cell(verdict: Verdict | None) -> Html:
-    if verdict is None:
-        return tag("td", tag("span", "the reference", cls="small"))
-    estimate = verdict.estimate
+def _cell(verdicts: Sequence[Verdict]) -> Html:
+    if not verdicts:
+        return tag("td", tag("span", "–", cls="small"))
+    if len(verdicts) > 1:
+        answers = Counter(verdict.answer for verdict in verdicts)
+        examples = [next(verdict for verdict in verdicts if verdict.answer == answer) for answer, _ in answers.most_common()]
+        return tag("td", *(join(chip(verdict), tag("b", f" {answers[verdict.answer]} ")) for verdict in examples))
+    verdict, estimate = verdicts[0], verdicts[0].estimate
     if estimate is None:
         return tag("td", chip(verdict), title=verdict.sentence)
     value = estimate_value(estimate) + (" a generation" if estimate.scale == "slope" else "")
     away = estimate.num_standard_errors if verdict.against else None
-    if away is not None:
-        value += f", {number(abs(away))} SE"
+    below = interval(estimate) + (f" · {number(abs(away))} SE" if away is not None else "")
     return tag(
-        "td",
-        chip(verdict),
-        tag("span", value, cls="small num"),
-        tag("span", interval(estimate), cls="small num"),
-        title=verdict.sentence,
+        "td", chip(verdict), tag("span", f" {value}", cls="num"), tag("span", below, cls="small num"), title=verdict.sentence
     )
-
-
-def verdict_counts(results: Results, verdicts: Sequence[Verdict]) -> Html:
-    """Many cases: how many say yes, cannot say and no, by definition and policy."""
-    head = tag("tr", tag("th", "definition of collapse"), *(tag("th", policy_name(results, p)) for p in results.policies))
-    lines: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
-    for verdict in verdicts:
-        lines.setdefault((verdict.label, verdict.quantity), {}).setdefault(verdict.policy, []).append(verdict)
-    body = []
-    for (label, quantity), by_policy in lines.items():
-        name = tag("th", label, tag("span", title(quantity), cls="small") if quantity else None)
-        if all(verdict.answer == "not measured" for each in by_policy.values() for verdict in each):
-            unmeasured = chip(next(iter(by_policy.values()))[0])
-            body.append(tag("tr", name, tag("td", unmeasured, colspan=len(results.policies))))
-            continue
-        body.append(tag("tr", name, *(_counts(by_policy.get(policy, [])) for policy in results.policies)))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body), cls="verdicts"), cls="scroll")
-
-
-def _counts(verdicts: Sequence[Verdict]) -> Html:
-    if not verdicts:
-        return tag("td", tag("span", "the reference", cls="small"))
-    answers = Counter(verdict.answer for verdict in verdicts)
-    shown = []
-    for answer, n in answers.most_common():
-        example = next(verdict for verdict in verdicts if verdict.answer == answer)
-        shown.append(join(chip(example), f" {n} "))
-    return tag("td", *shown)
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> Html:
@@ -215,7 +196,7 @@ def samples(results: Results, case: str) -> Html | None:
     shown = [entry for entry in entries if entry["seed"] == seeds[0] and entry["policy"] in results.policies]
     generations = sorted({entry["generation"] for entry in shown})
     chosen = sorted({generations[0], generations[len(generations) // 2], generations[-1]})
-    parts = [tag("h3", "Real"), tag("div", *(_sample(results, entry, "") for entry in real), cls="samples")] if real else []
+    parts = [tag("h3", "Real"), _alone(results, real[0], "")] if real else []
     parts += [_generation(results, shown, generation) for generation in chosen]
     rest = [_generation(results, shown, generation) for generation in generations if generation not in chosen]
     more = tag("details", tag("summary", "The other generations"), *rest) if rest else None
@@ -226,16 +207,22 @@ def _generation(results: Results, entries: Sequence[dict[str, Any]], generation:
     here = {entry["policy"]: entry for entry in entries if entry["generation"] == generation}
     ordered = [here[policy] for policy in results.policies if policy in here]
     if len(ordered) > 1 and all(entry["items"] == ordered[0]["items"] for entry in ordered):
-        cells = [_sample(results, ordered[0] | {"policy": ""}, "the same model under every policy")]
-    else:
-        cells = [_sample(results, entry, "") for entry in ordered]
+        heading = tag("h3", f"Generation {generation}", tag("span", " the same model under every policy", cls="small"))
+        return join(heading, _alone(results, ordered[0] | {"policy": ""}, ""))
+    cells = (_sample(results, entry, "") for entry in ordered)
     return join(tag("h3", f"Generation {generation}"), tag("div", *cells, cls="samples"))
+
+
+def _alone(results: Results, entry: dict[str, Any], name: str) -> Html:
+    """A cell that no policy stands beside, its texts side by side instead."""
+    texts = [entry | {"items": [item]} for item in entry["items"][:3]] if entry["kind"] == "text" else [entry]
+    return tag("div", *(_sample(results, text, name) for text in texts or [entry]), cls="samples")
 
 
 def _sample(results: Results, entry: dict[str, Any], name: str) -> Html:
     policy = entry["policy"]
     colour = theme.REAL if policy == "real" else None
-    head: Html = tag("span", name or policy, cls="small")
+    head = tag("span", name, cls="small") if name else None
     if policy in results.policies:
         colour = theme.colours(results.policies)[results.policies.index(policy)]
         head = policy_name(results, policy)

@@ -18,12 +18,8 @@ from refeed.theory.schedules import Generations, Schedule, at, by_generation, ho
 
 def _check(d: int, smallest: float, s: Schedule, what: str = "T") -> None:
     require(d >= 1, f"d must be at least 1, not {d}")
-    require(
-        smallest >= d + 2, f"{what} >= d + 2 is needed for the mean to exist, but {what} = {smallest:g} and d = {d}"
-    )
-    require(
-        bool((np.asarray(s, dtype=float) >= 0).all()), f"s is a standard deviation and must not be negative, not {s}"
-    )
+    require(smallest >= d + 2, f"{what} >= d + 2 is needed for the mean to exist, but {what} = {smallest:g} and d = {d}")
+    require(bool((np.asarray(s, dtype=float) >= 0).all()), f"s is a standard deviation and must not be negative, not {s}")
 
 
 def _shift(d: int, Sigma: Sequence[float] | None, Sigma_test: Sequence[float] | None) -> float:

@@ -16,9 +16,7 @@ def horizon(n: Generations, *schedules: Schedule) -> int:
     """The last generation needed: from `n`, else from the longest schedule."""
     lengths = [len(schedule) for schedule in schedules if not np.isscalar(schedule)]  # type: ignore[arg-type]
     if n is None:
-        require(
-            bool(lengths), "the number of generations is unknown: give n, or T as a list with one entry a generation"
-        )
+        require(bool(lengths), "the number of generations is unknown: give n, or T as a list with one entry a generation")
         last = min(lengths)
     else:
         asked = np.atleast_1d(np.asarray(n))
