@@ -32,8 +32,8 @@ SYMBOLS |= {"PET": len(WORDS) + 3, "THING": len(WORDS) + 4}
 
 SUBJECTS = {"PRONOUN": 0.45, "HERO": 0.25, "POSSESSIVE PET": 0.3}
 PREDICATES = {
-    "{move} to the {place} .": 0.25,
-    "{use} POSSESSIVE THING .": 0.2,
+    "{move} to the {place} .": 0.2,
+    "{use} POSSESSIVE THING .": 0.25,
     "{eat} some {food} .": 0.2,
     "{meet} a {adjective} {animal} .": 0.2,
     "felt {feeling} .": 0.15,

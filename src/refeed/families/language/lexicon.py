@@ -7,10 +7,10 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-GIRLS = _words("lily mia anna lucy sara ella rose nora")
-BOYS = _words("tom ben max sam tim jack leo finn")
+GIRLS = _words("lily mia anna lucy sara")
+BOYS = _words("tom ben max sam tim")
 PETS = _words("dog cat bird fish pony duck mouse frog")
-THINGS = _words("ball kite doll boat drum book hat box rope lamp cup coin bell mask spoon basket")
+THINGS = _words("ball kite doll boat drum book hat box")
 ADJECTIVES = _words("""
 little big red happy small blue tall kind green pretty soft yellow funny shiny brave white loud pink warm quiet
 clever round purple silly gentle golden fluffy sleepy striped dusty tiny curious wooden spotted polite crooked lonely

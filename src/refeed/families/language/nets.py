@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 
-def gpt2(*, vocabulary: int, end: int, context: int, width: int, layers: int, heads: int, feed_forward: int) -> Any:
+def gpt2(
+    *,
+    vocabulary: int,
+    end: int,
+    context: int,
+    width: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    deviation: float,
+) -> Any:
     """Configuration of a GPT-2: learned positions, tied embeddings (Radford et al., 2019)."""
     from transformers import GPT2Config
 
@@ -25,12 +35,24 @@ def gpt2(*, vocabulary: int, end: int, context: int, width: int, layers: int, he
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        initializer_range=deviation,
         bos_token_id=end,
         eos_token_id=end,
     )
 
 
-def llama(*, vocabulary: int, end: int, context: int, width: int, layers: int, heads: int, feed_forward: int, tied: bool) -> Any:
+def llama(
+    *,
+    vocabulary: int,
+    end: int,
+    context: int,
+    width: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    deviation: float,
+    tied: bool,
+) -> Any:
     """Configuration of a Llama: rotary positions, RMS norm, gated feed-forward (Touvron et al., arXiv:2307.09288)."""
     from transformers import LlamaConfig
 
@@ -42,6 +64,7 @@ def llama(*, vocabulary: int, end: int, context: int, width: int, layers: int, h
         num_attention_heads=heads,
         intermediate_size=feed_forward,
         tie_word_embeddings=tied,
+        initializer_range=deviation,
         bos_token_id=end,
         eos_token_id=end,
     )
