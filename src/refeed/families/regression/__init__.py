@@ -1,6 +1,10 @@
 """Linear regression: exact, cheap, with closed-form theory for most policies."""
 
 from refeed.core.protocols import Family
+from refeed.families.regression.learner import LeastSquares, Ridge
+from refeed.families.regression.metrics import ExcessRisk
+from refeed.families.regression.sampler import Relabel
+from refeed.families.regression.source import Linear
 
 FAMILY = Family(
     name="regression",
@@ -14,3 +18,5 @@ FAMILY = Family(
     metrics={"excess_risk": "refeed.families.regression.metrics:ExcessRisk"},
     default={"source": "linear", "learner": "ols", "sampler": "relabel", "metrics": ["excess_risk"]},
 )
+
+__all__ = ["FAMILY", "ExcessRisk", "LeastSquares", "Linear", "Relabel", "Ridge"]

@@ -28,19 +28,13 @@ class ExcessRisk:
         error = model.coefficients - world.coefficients
         return {"excess_risk": float(error @ error)}
 
-    def laws(self, policy: str, *, source: Linear, learner: object, sampler: Relabel, generations: int) -> list[dict[str, Any]]:
+    def laws(self, policy: str, *, source: Linear, learner: object, sampler: Relabel) -> list[dict[str, Any]]:
         """The exact mean under `policy` (its name in the catalogue), as a law of the theory package, where there is one."""
         if not isinstance(learner, LeastSquares) or source.rows < source.dimension + 2:
             return []
-        parameters: dict[str, Any] = {"d": source.dimension, "T": source.rows, "s": source.noise}
-        fresh = sampler.design == "fresh"
-        if policy == "replace":
-            law = "regression.replace"  # the same for both designs: every increment has its own noise
-        elif policy == "accumulate":
-            law = "regression.accumulate" if fresh else "regression.accumulate_same_x"
-        elif policy == "replace-multiple" and fresh:
-            law = "regression.replace"
-            parameters["T"] = [source.rows * generation for generation in range(1, generations + 1)]
-        else:
+        names = {"replace": "replace", "accumulate": "accumulate", "replace-multiple": "replace_multiple"}
+        if policy not in names:
             return []
+        law = f"regression.{names[policy]}{'_same_x' if sampler.design == 'same' else ''}"
+        parameters = {"d": source.dimension, "T": source.rows, "s": source.noise}
         return [{"quantity": "excess_risk", "law": law, "parameters": parameters}]
