@@ -138,6 +138,7 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
     def only(kind: str) -> alt.Chart:
         return base.transform_filter(f"datum.k === '{kind}'")
 
+    theory_point: Any = {"shape": "stroke", "size": 400, "filled": False} if single else False
     most = len({row["s"] for row in rows if row["k"] == "l"})
     faint = min(0.45, max(0.12, 4 / max(most, 1)))
     tips = [
@@ -163,7 +164,7 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
         only("l")
         .mark_line(strokeWidth=1, strokeOpacity=faint, aria=False)
         .encode(x=x, y=y, color=colour, detail="s:N", tooltip=[*seed, value]),
-        only("t").mark_line(strokeWidth=1.6, strokeDash=[5, 4]).encode(x=x, y=y, color=colour),
+        only("t").mark_line(strokeWidth=1.6, strokeDash=[5, 4], point=theory_point).encode(x=x, y=y, color=colour),
         only("f").mark_line(strokeWidth=1.4, strokeDash=[1, 3], strokeCap="round", color=theme.MUTED).encode(x=x, y=y),
         only("m").mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour),
         only("m").mark_point(filled=True, size=46, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
@@ -190,7 +191,7 @@ def legend_lines(results: Results, cases: list[str], quantity: str) -> list[str]
     counts = {row["n"] for row in rows if row["k"] == "m"} or {0}
     most = max(counts)
     spread = count(most, "lineage") if len(counts) == 1 else f"{min(counts)} to {count(most, 'lineage')}"
-    said = [f"mean of {spread}" + (" with 95 % t band" if most > 1 else ", no interval")]
+    said = [f"mean of {spread} with 95 % t band" if most > 1 else "one lineage, no interval"]
     said += ["thin: each lineage"] if most > 1 else []
     allowed, every = _lines_drawn(results, cases, quantity)
     said += [f"{allowed} of {every} lineages drawn"] if allowed < every else []
@@ -324,7 +325,7 @@ def _composition_rows(results: Results, case: str) -> list[dict[str, Any]]:
 
 def specification(chart: alt.Chart) -> dict[str, Any]:
     """The chart as Vega-Lite JSON, with refeed's type and colours."""
-    return {**chart.to_dict(), "config": theme.config()}
+    return {**chart.to_dict(validate=False), "config": theme.config()}
 
 
 def to_svg(spec: dict[str, Any]) -> str:

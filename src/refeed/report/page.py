@@ -87,12 +87,12 @@ class _Builder:
         quantity = results.headline(group[0])
         made = results.cases[group[0]]
         name = group[0] if len(group) == 1 else f"{made.get('family', 'study')}: {len(group)} cases"
-        recipes = " · ".join(sections.recipe(made[part]) for part in ("source", "learner", "sampler") if made.get(part))
+        recipes = sections.recipes(results, group[0])
         table = sections.headline_table(results, mine) if len(group) == 1 else sections.change_matrix(results, mine)
         return tag(
             "section",
             tag("h3", name),
-            tag("p", recipes, cls="small") if len(group) == 1 else None,
+            tag("p", recipes, cls="small clamp", title=recipes) if len(group) == 1 else None,
             sections.legend(results),
             self.curves(group, quantity, Panel(width=340, height=220, bare=True)),
             table,
@@ -115,7 +115,7 @@ class _Builder:
         full = figures.curves(results, cases, quantity)
         bare = figures.curves(results, cases, quantity, panel=panel)
         head = tag("h4", title(quantity), " ", tag("span", about, cls="small"))
-        return self.figure(f"{where}-{quantity}", full, bare, head, "; ".join(said), grid=len(cases) > 1)
+        return self.figure(f"{where}-{quantity}", full, bare, head, _sentence(said), grid=len(cases) > 1)
 
     def figure(self, name: str, full: alt.Chart, bare: alt.Chart, head: Html, caption: str, *, grid: bool = False) -> Html:
         name = _slug(name, self.files)
@@ -173,7 +173,7 @@ class _Builder:
             if full is None or bare is None:
                 continue
             same = "" if len(group) == 1 else f"; the first of {len(group)} cases"
-            caption = "rows of the training set, mean over lineages, coloured by the generation they were born in" + same
+            caption = f"Rows of the training set, mean over lineages, coloured by the generation they were born in{same}."
             made.append(tag("section", self.figure(f"{case}-training-sets", full, bare, tag("h4", case), caption), cls="card"))
         if made:
             yield tag("h2", "What each generation learned from")
@@ -201,6 +201,7 @@ class _Builder:
                 sections.cost(results),
                 tag("h3", "Environment", style="margin-top:22px"),
                 sections.environment(results),
+                sections.all_recipes(results),
             ),
         ]
         yield tag("div", *(tag("section", *card, cls="card") for card in cards), cls="cards")
@@ -221,6 +222,11 @@ def inline(svg: str, prefix: str) -> Html:
     found = re.search(r'<svg[^>]*?\bwidth="([\d.]+)"', svg)
     width = float(found[1]) if found else 500.0
     return Html(svg.replace("<svg ", f'<svg style="max-width:{width * 1.35:.0f}px" ', 1))
+
+
+def _sentence(parts: list[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _slug(name: str, taken: dict[str, Any]) -> str:

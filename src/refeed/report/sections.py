@@ -91,21 +91,20 @@ def change(estimate: Estimate | None) -> Html:
 
 
 def headline_table(results: Results, rows: Sequence[Row]) -> Html:
-    """One case: where each policy started and ended, and by what factor it changed."""
-    with_theory = any(row.theory is not None for row in rows)
+    """One case: by what factor each policy changed, where it started and ended, and where theory says it should end."""
     last = max(row.generation for row in rows)
-    heads = ["change", "gen. 1", f"gen. {last}", *(["theory"] if with_theory else [])]
+    heads = ("change", "gen. 1", f"gen. {last}") if last > 1 else ("gen. 1",)
     head = tag("tr", tag("th", "policy"), *(tag("th", text, cls="num") for text in heads))
     body = []
     for row in rows:
-        late = "" if row.generation == last else f"at {row.generation}" if row.generation else "none"
+        notes = [f"theory {number(row.theory)}"] if row.theory is not None else []
+        notes += [f"at generation {row.generation}" if row.generation else "none"] if row.generation != last else []
         cells = [
             tag("td", change(row.change), cls="num"),
             tag("td", number(row.first), cls="num"),
-            tag("td", number(row.last), tag("span", late, cls="small") if late else None, cls="num"),
+            tag("td", number(row.last), *(tag("span", note, cls="small") for note in notes), cls="num"),
         ]
-        cells += [tag("td", number(row.theory), cls="num")] if with_theory else []
-        body.append(tag("tr", tag("th", policy_name(results, row.policy)), *cells))
+        body.append(tag("tr", tag("th", policy_name(results, row.policy)), *cells[-len(heads) :]))
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), cls="scroll")
 
 
@@ -255,6 +254,17 @@ def recipe(thing: Any) -> str:
     )
     inner = ", ".join(fields)
     return f"{kind}({inner})" if inner else kind
+
+
+def recipes(results: Results, case: str) -> str:
+    """What a case is made of: its source, learner and sampler."""
+    made = results.cases[case]
+    return " · ".join(recipe(made[part]) for part in ("source", "learner", "sampler") if made.get(part))
+
+
+def all_recipes(results: Results) -> Html:
+    lines = (tag("li", tag("b", case), ": ", recipes(results, case)) for case in results.cases)
+    return tag("details", tag("summary", "What the cases are made of"), tag("ul", *lines, cls="lines"))
 
 
 def cost(results: Results) -> Html:

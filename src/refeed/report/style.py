@@ -36,7 +36,9 @@ h1 { font-size: clamp(1.5rem, 1.1rem + 2vw, 2.3rem); line-height: 1.18; letter-s
 h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 48px 0 4px; }
 h3 { font-size: 1.08rem; margin: 0; } h4 { font-size: .98rem; margin: 0; }
 p { margin: 6px 0; } .lead { color: var(--muted); max-width: 62em; margin: 0 0 16px; }
-.small { font-size: .84rem; color: var(--muted); } .num { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.small { font-size: .84rem; color: var(--muted); }
+.clamp { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden; }
+.num { font-variant-numeric: tabular-nums; white-space: nowrap; }
 a { color: var(--accent); }
 .facts { display: flex; flex-wrap: wrap; gap: 6px 22px; padding: 0; margin: 0; list-style: none; font-size: .92rem;
   color: var(--muted); }
@@ -100,6 +102,7 @@ footer { color: var(--muted); font-size: .84rem; margin-top: 48px; border-top: 1
   .verdicts tbody th, .verdicts thead th:first-child, .verdicts .chips { grid-column: 1 / -1; padding-top: 8px; }
   .verdicts thead th:first-child { display: none; } .verdicts td .num { white-space: normal; }
   .verdicts tbody th .small { display: inline; margin-left: 6px; }
+  td .small { font-size: .76rem; } td.num { padding-right: 8px; }
   .plot.grid svg { width: auto; min-width: 640px; } table { font-size: .84rem; } th, td { padding-right: 6px; } .policy {
     white-space: normal; } }
 @media print { body { background: #fff; font-size: 11pt; } main { max-width: none; padding: 0; } header { padding-top: 0; }
