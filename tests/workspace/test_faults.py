@@ -53,14 +53,15 @@ def test_damaged_numbers_are_measured_again(tmp_path, damage):
     assert {p.name.partition("-")[0] for p in (tmp_path / "w" / "damaged").iterdir()}
 
 
-def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error (os error 28)")])
+def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path, monkeypatch, error):
     study = kept_study(seeds=(0,))
     real, calls = files.seal, []
 
     def full(folder, manifest):
         calls.append(folder)
         if len(calls) > 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         real(folder, manifest)
 
     monkeypatch.setattr("refeed.workspace.workspace.seal", full)

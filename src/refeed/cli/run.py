@@ -44,6 +44,7 @@ def run(
     from refeed.studies.run import results_folder
     from refeed.studies.run import run as run_study
     from refeed.workspace import Workspace
+    from refeed.workspace.files import plain_errors
 
     overrides = overrides or []
     chosen = load_study(study, overrides=overrides, scale=scale.value if isinstance(scale, Scale) else scale)
@@ -54,8 +55,9 @@ def run(
     with Display(quiet=json_output) as display:
         results = run_study(chosen, workspace=store, engine=how, listener=display.event, on_plan=display.plan, command=command)
     folder = results_folder(store, chosen, overrides)
-    results.save(folder)
-    finish(results, folder, json_output=json_output)
+    with plain_errors("writing the results", store.path):
+        results.save(folder)
+        finish(results, folder, json_output=json_output)
 
 
 def finish(results: Any, folder: Path, *, json_output: bool) -> None:

@@ -61,12 +61,7 @@ def describe(study: Study) -> dict[str, Any]:
 
 
 def _describe_case(case: Case, study: Study) -> dict[str, Any]:
-    setting = {
-        "source": case.source,
-        "learner": case.learner,
-        "sampler": case.sampler,
-        "generations": study.generations,
-    }
+    setting = {"source": case.source, "learner": case.learner, "sampler": case.sampler}
     laws = {name: [law for m in case.metrics if hasattr(m, "laws") for law in m.laws(name, **setting)] for name in study.policies}
     return {
         "name": case.name,

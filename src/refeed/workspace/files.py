@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,19 +26,28 @@ def plain_errors(doing: str, root: Path) -> Iterator[None]:
     """Turn a full disk or a read-only folder into one clear message."""
     try:
         yield
-    except OSError as error:
-        if error.errno in FULL:
+    except Exception as error:
+        code = _system_error(error)
+        if code in FULL:
             free = shutil.disk_usage(root).free // 2**20
             raise WorkspaceError(
                 f"no space left while {doing}: {free} MiB are free in {root}.",
                 hint="Nothing is lost and nothing half-written remains in use. Free some space, then run the same command again.",
             ) from error
-        if error.errno in READ_ONLY:
+        if code in READ_ONLY:
             raise WorkspaceError(
-                f"cannot write to {root} while {doing}: {error.strerror}.",
+                f"cannot write to {root} while {doing}: {os.strerror(code)}.",
                 hint="Choose a folder you may write to with --workspace FOLDER.",
             ) from error
         raise
+
+
+def _system_error(error: Exception) -> int:
+    """The system's error number; libraries that write files themselves may hold it in their message alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"(?:os error|Errno) (\d+)", str(error))
+    return int(found[1]) if found else 0
 
 
 def sha256(path: Path) -> str:
