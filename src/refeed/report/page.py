@@ -23,6 +23,8 @@ from refeed.report.verdicts import Verdict, verdicts
 if TYPE_CHECKING:
     import altair as alt
 
+# The page can fetch nothing, whatever a sampled text says; Vega compiles its expressions, hence 'unsafe-eval'.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 MAX_DETAILED = 3  # cases of one kind shown one by one; more become a grid
 
 
@@ -71,6 +73,7 @@ class _Builder:
         ]
         head = [
             tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("title", f"{results.study['name']} · refeed"),
             tag("style", Html(CSS)),

@@ -293,9 +293,10 @@ def environment(results: Results) -> Html:
 
 
 BIBTEX = """@article{gerstgrasser2024collapse,
-  title   = {Is Model Collapse Inevitable? Breaking the Curse of Recursion
-             by Accumulating Real and Synthetic Data},
-  author  = {Gerstgrasser, Matthias and Schaeffer, Rylan and Dey, Apratim and others},
+  title   = {Is Model Collapse Inevitable? Breaking the Curse
+             of Recursion by Accumulating Real and Synthetic Data},
+  author  = {Gerstgrasser, Matthias and Schaeffer, Rylan and
+             Dey, Apratim and others},
   journal = {arXiv preprint arXiv:2404.01413},
   year    = {2024}
 }"""

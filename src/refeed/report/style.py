@@ -90,7 +90,8 @@ details { margin-top: 14px; } summary { cursor: pointer; color: var(--accent); f
 .sample blockquote:first-of-type { border-top: 0; margin-top: 2px; }
 .images { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 8px; } .images img { width: 64px; height: 64px;
   object-fit: contain; image-rendering: pixelated; border-radius: 4px; }
-pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; overflow-x: auto; font-size: .86rem; margin: 8px 0;
+pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .82rem; margin: 8px 0;
   user-select: all; }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { color: var(--muted); font-size: .84rem; margin-top: 48px; border-top: 1px solid var(--rule); padding-top: 16px; }
@@ -102,7 +103,7 @@ footer { color: var(--muted); font-size: .84rem; margin-top: 48px; border-top: 1
   .verdicts tbody th, .verdicts thead th:first-child, .verdicts .chips { grid-column: 1 / -1; padding-top: 8px; }
   .verdicts thead th:first-child { display: none; } .verdicts td .num { white-space: normal; }
   .verdicts tbody th .small { display: inline; margin-left: 6px; }
-  td .small { font-size: .76rem; } td.num { padding-right: 8px; }
+  td .small { font-size: .76rem; } .big { font-size: 1rem; } td.num { padding-right: 8px; }
   .plot.grid svg { width: auto; min-width: 640px; } table { font-size: .84rem; } th, td { padding-right: 6px; } .policy {
     white-space: normal; } }
 @media print { body { background: #fff; font-size: 11pt; } main { max-width: none; padding: 0; } header { padding-top: 0; }
