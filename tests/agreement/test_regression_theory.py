@@ -1,7 +1,7 @@
 """Theory is the oracle: the loop's mean over 400 lineages against the exact law, every generation, every policy, both designs.
 
-Each check compares a mean of 400 independent lineages with its exact expectation at z = 4. With 10 generations the chance of a false
-alarm is below 10 x 6.4e-5 = 6e-4 a case; seeds are fixed, so a pass stays a pass.
+Each check compares a mean of 400 independent lineages with its exact expectation at z = 4. With 10 generations the chance
+of a false alarm is below 10 x 6.4e-5 = 6e-4 a case; seeds are fixed, so a pass stays a pass.
 """
 
 import numpy as np
@@ -27,7 +27,10 @@ def test_means_agree_with_theory(regression_study, design):
         if this_design != design:
             continue
         errors = np.array(
-            [[row["value"] for row in scores.to_pylist() if (row["policy"], row["generation"]) == (policy, g)] for g in range(1, 11)]
+            [
+                [row["value"] for row in scores.to_pylist() if (row["policy"], row["generation"]) == (policy, g)]
+                for g in range(1, 11)
+            ]
         )
         expected = evaluate(law, d=10, T=100, n=10)
         z = (errors.mean(axis=1) - expected) / (errors.std(axis=1, ddof=1) / np.sqrt(400))

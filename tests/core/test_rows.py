@@ -46,7 +46,10 @@ def test_a_slice_of_a_table_reads_as_its_own_rows():
 
 
 def test_concatenation_is_one_after_the_other():
-    pieces = [Rows(t=Ragged.of([[1, 2], []], np.uint16), y=np.array([0.0, 1.0])), Rows(t=Ragged.of([[3]], np.uint16), y=np.array([2.0]))]
+    pieces = [
+        Rows(t=Ragged.of([[1, 2], []], np.uint16), y=np.array([0.0, 1.0])),
+        Rows(t=Ragged.of([[3]], np.uint16), y=np.array([2.0])),
+    ]
     whole = Rows.concatenate(pieces)
     assert [row.tolist() for row in whole["t"]] == [[1, 2], [], [3]]
     assert whole["y"].tolist() == [0.0, 1.0, 2.0]

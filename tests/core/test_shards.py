@@ -85,7 +85,14 @@ def test_counts_by_origin():
 
 def test_the_digest_tells_selections_and_weights_apart():
     whole = pool([4, 3])
-    others = [whole, Pool(reversed(whole.parts)), whole.weighted(0.5), whole.subsample(3, seed=Seed(0)), whole + shard(5, 1), Pool()]
+    others = [
+        whole,
+        Pool(reversed(whole.parts)),
+        whole.weighted(0.5),
+        whole.subsample(3, seed=Seed(0)),
+        whole + shard(5, 1),
+        Pool(),
+    ]
     assert len({other.digest for other in others}) == len(others)
 
 

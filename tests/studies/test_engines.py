@@ -1,11 +1,11 @@
 """Engines perform the same tasks with the same bits, and an end with a name is a result."""
 
 import pytest
-from toy import Diverging, kept_study
 
 from refeed.core.errors import StepFailed
 from refeed.studies import run
 from refeed.studies.engines import Processes
+from toy import Diverging, kept_study
 
 
 def outcomes(results):

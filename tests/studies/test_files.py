@@ -134,7 +134,7 @@ def test_a_wrong_override_is_one_clear_error(override, message):
 
 
 def test_an_unknown_study_names_those_there_are():
-    with pytest.raises(StudyError, match="study 'linear-regresion' is not known; did you mean 'linear-regression'?"):
+    with pytest.raises(StudyError, match=r"study 'linear-regresion' is not known; did you mean 'linear-regression'\?"):
         load_study("linear-regresion")
     with pytest.raises(StudyError, match=r"there is no study file nowhere\.toml"):
         load_study("nowhere.toml")

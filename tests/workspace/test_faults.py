@@ -6,11 +6,11 @@ import shutil
 import warnings
 
 import pytest
-from toy import kept_study
 
 from refeed.core.errors import WorkspaceError
 from refeed.studies import run
 from refeed.workspace import DamagedWarning, Workspace, files
+from toy import kept_study
 
 
 def flip(path):
@@ -24,7 +24,9 @@ def truncate(path):
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, os.unlink])
-@pytest.mark.parametrize("name", ["train.parquet", "truth.json", "coefficients.npy", "selection.parquet", "rows.parquet", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["train.parquet", "truth.json", "coefficients.npy", "selection.parquet", "rows.parquet", "manifest.json"]
+)
 def test_damage_of_any_file_is_detected_and_made_good(tmp_path, name, damage):
     run(kept_study(seeds=(0,), metrics=()), workspace=tmp_path / "w")
     victims = sorted((tmp_path / "w" / "steps").rglob(name))

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from toy import Slow, kept_study
 
 from refeed.studies import run
 from refeed.studies.tasks import plan
 from refeed.workspace import Workspace
+from toy import Slow, kept_study
 
 
 def fits(path):
