@@ -84,7 +84,7 @@ class Packed:
     """A training set of stories as an endless or finite stream of packed batches."""
 
     def __init__(self, stories: Ragged, weights: np.ndarray, *, context: int, end: int) -> None:
-        self._stories, self._block = stories, 2 * context
+        self._stories, self._block = stories, context
         self._inputs = predecessors(stories, end)
         num_pieces = -(-stories.lengths // context)  # a story longer than the context is cut
         of_story = np.repeat(np.arange(len(stories)), num_pieces)

@@ -33,7 +33,7 @@ class Transformer(ABC):
     set, that many steps. `batch_tokens`: tokens a step. `warm_up`: fraction of the steps in which the learning rate rises to
     `learning_rate`; it falls to zero along a cosine. `weight_decay` (AdamW) acts on matrices. `clip`: largest gradient norm.
 
-    Stories are shuffled each epoch and packed whole into blocks of twice the context; attention does not cross from one story to
+    Stories are shuffled each epoch and packed whole into blocks of `context` tokens; attention does not cross from one story to
     the next and positions start anew, so a story is seen in training as it is in sampling and scoring. One longer than the context
     is cut into pieces of it.
     """

@@ -36,7 +36,7 @@ def stories_of(rows: Rows) -> Ragged:
 
 @dataclass(frozen=True, kw_only=True)
 class StoryGrammar:
-    """Stories of 24 to 73 words from a stochastic grammar, with exact probabilities. Every lineage draws its own.
+    """Stories of 23 to 75 words from a stochastic grammar, with exact probabilities. Every lineage draws its own.
 
     `zipf` shapes word choice: a class's word of rank r has a probability proportional to r^-zipf; 0 makes words equally likely.
     `sentences` is the most that may follow the two of the opening.
