@@ -16,17 +16,17 @@ ABOUT = {
 LAWS = {"replace": "replace", "accumulate": "accumulate", "replace-multiple": "replace_multiple"}
 NOUNS = ("fox", "owl", "child", "baker", "cat", "sailor", "giant", "mouse")
 QUANTITIES = [
-    {"name": "cross_entropy", "unit": "nats per token", "better": "lower", "role": "risk", "floor": "source_entropy",
+    {"name": "cross_entropy", "unit": "nats per token", "better": "lower", "role": "risk", "reference": "source_entropy",
      "meaning": "mean negative log-likelihood of held-out real stories"},
-    {"name": "source_entropy", "unit": "nats per token", "better": "neither", "role": "floor", "floor": "",
+    {"name": "source_entropy", "unit": "nats per token", "better": "neither", "role": "reference", "reference": "",
      "meaning": "the source's own negative log-likelihood of the same stories"},
-    {"name": "grammaticality", "unit": "1", "better": "higher", "role": "quality", "floor": "",
+    {"name": "grammaticality", "unit": "1", "better": "higher", "role": "quality", "reference": "",
      "meaning": "share of sampled stories that the grammar accepts"},
-    {"name": "tail_recall", "unit": "1", "better": "higher", "role": "tail", "floor": "",
+    {"name": "tail_recall", "unit": "1", "better": "higher", "role": "tail", "reference": "",
      "meaning": "share of the rare real words still produced"},
-    {"name": "distinct_trigrams", "unit": "1", "better": "higher", "role": "diversity", "floor": "",
+    {"name": "distinct_trigrams", "unit": "1", "better": "higher", "role": "diversity", "reference": "",
      "meaning": "distinct trigrams over all trigrams of a fixed budget"},
-    {"name": "duplicates", "unit": "1", "better": "lower", "role": "audit", "floor": "",
+    {"name": "duplicates", "unit": "1", "better": "lower", "role": "audit", "reference": "",
      "meaning": "share of sampled stories that occur more than once"},
 ]  # fmt: skip
 
@@ -47,7 +47,7 @@ def excess_risks(policy: str, *, d: int, T: int, s: float, generations: int, rng
 
 
 def regression_case(name: str, *, d: int, T: int, s: float, labels: dict[str, Any] | None = None) -> dict[str, Any]:
-    quantity = {"name": "excess_risk", "unit": "squared label", "better": "lower", "role": "risk", "floor": "",
+    quantity = {"name": "excess_risk", "unit": "squared label", "better": "lower", "role": "risk", "reference": "",
                 "meaning": "test error beyond the label noise"}  # fmt: skip
     return {
         "name": name,

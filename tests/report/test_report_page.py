@@ -127,8 +127,8 @@ def test_curves_draw_every_lineage_theory_and_floor():
     rows = specification(curves(made, ["regression"], "excess_risk"))["data"]["values"]
     assert {row["s"] for row in rows if row["k"] == "l"} == {0, 1, 2}
     assert [row["y"] for row in rows if row["k"] == "t" and row["p"] == "replace"][-1] == pytest.approx(50 / 89, rel=1e-4)
-    floor = [row for row in curves(made, ["language"], "cross_entropy").to_dict()["data"]["values"] if row["k"] == "f"]
-    assert [row["y"] for row in floor] == [0.948] * 5
+    reference = [row for row in curves(made, ["language"], "cross_entropy").to_dict()["data"]["values"] if row["k"] == "f"]
+    assert [row["y"] for row in reference] == [0.948] * 5
 
 
 def test_axis_is_logarithmic_only_where_values_span_a_decade():

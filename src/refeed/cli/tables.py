@@ -22,20 +22,9 @@ def print_summary(results: Results) -> None:
     if results.study["question"]:
         console.print(f"\n[bold]{results.study['question']}[/bold]\n")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    columns = (
-        "case",
-        "policy",
-        "quantity",
-        "seeds",
-        "generation 1",
-        "last",
-        "ratio",
-        "95 % t interval",
-        "theory",
-        "outcome",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("case", "policy", "quantity", "outcome") else "right")
+    for column in ("case", "policy", "quantity", "seeds", "generation 1", "last", "ratio", "95 % t interval", "theory", ""):
+        left = column in ("case", "policy", "quantity", "")
+        table.add_column(column, justify="left" if left else "right", no_wrap=not left)
     previous = None
     for row in summary_rows(results):
         if previous not in (None, row.case):
@@ -43,6 +32,24 @@ def print_summary(results: Results) -> None:
         table.add_row(*_cells(row, first=row.case != previous))
         previous = row.case
     console.print(table)
+    for notice in notices(results):
+        console.print(f"note: {notice}", style="yellow")
+
+
+def notices(results: Results) -> list[str]:
+    """What the user should know before trusting the numbers: each quantity with a notice that was ever above 0."""
+    import pyarrow.compute as pc
+
+    found = []
+    for case in results.cases:
+        for name, quantity in results.quantities(case).items():
+            if not quantity.get("notice"):
+                continue
+            chosen = results.scores.filter((pc.field("case") == case) & (pc.field("quantity") == name))
+            highest = pc.max(chosen["value"]).as_py()
+            if highest is not None and highest > 0:
+                found.append(f"{case}: up to {highest:.1%} {quantity['notice']}.")
+    return found
 
 
 def _cells(row: Row, *, first: bool) -> list[str]:

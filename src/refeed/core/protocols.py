@@ -111,8 +111,9 @@ class Quantity:
     name: str
     unit: str = "1"
     better: str = "lower"  # "lower", "higher" or "neither"
-    role: str = "other"  # risk | quality | diversity | tail | audit | floor | other: which verdict it speaks to
-    floor: str = ""  # name of the quantity that is its lower limit, such as the source's own entropy
+    role: str = "other"  # risk | quality | diversity | tail | audit | reference | other: the verdict it speaks to
+    reference: str = ""  # name of the quantity to hold it against: the source's own entropy, the same of real rows
+    notice: str = ""  # what to tell the user where it is above 0: "of the sampled rows are repeats"
     meaning: str = ""
 
 

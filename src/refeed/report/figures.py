@@ -33,7 +33,7 @@ class Panel:
 
 
 def curves(results: Results, cases: list[str], quantity: str, *, panel: Panel | None = None) -> alt.Chart:
-    """A quantity by policy against generation: mean with its 95 % t band, every lineage, theory and floor.
+    """A quantity by policy against generation: mean with its 95 % t band, every lineage, theory and reference.
 
     One case gives one panel; several give a grid by their labels, each panel with its own scale.
     """
@@ -45,7 +45,7 @@ def curves(results: Results, cases: list[str], quantity: str, *, panel: Panel | 
 
 
 def _curve_rows(results: Results, cases: list[str], quantity: str) -> list[dict[str, Any]]:
-    """Everything drawn, one row a point: `k` tells lineage points (l), means (m), theory (t), floor (f), ends (x)."""
+    """Everything drawn, one row a point: `k` tells lineage points (l), means (m), theory (t), reference (f), ends (x)."""
     rows: list[dict[str, Any]] = []
     every = {key: results.lineages(*key, quantity) for key in ((c, p) for c in cases for p in results.policies)}
     allowed, _ = _lines_drawn(results, cases, quantity)
@@ -56,7 +56,7 @@ def _curve_rows(results: Results, cases: list[str], quantity: str) -> list[dict[
         law = overlay.theory(results, case, policy, quantity)
         rows += (at | {"k": "t", "g": g, "y": _short(y)} for g, y in (law.values.items() if law else ()))
     for case in cases:
-        rows += ({"c": case, "k": "f", "g": g, "y": _short(y)} for g, y in overlay.floor(results, case, quantity).items())
+        rows += ({"c": case, "k": "f", "g": g, "y": _short(y)} for g, y in overlay.reference(results, case, quantity).items())
     _clip_bands(rows)
     return rows
 
@@ -196,7 +196,7 @@ def legend_lines(results: Results, cases: list[str], quantity: str) -> list[str]
     allowed, every = _lines_drawn(results, cases, quantity)
     said += [f"{allowed} of {every} lineages drawn"] if allowed < every else []
     said += [f"dashed: theory ({_theory_kind(results, cases, quantity)})"] if "t" in kinds else []
-    said += [f"dotted: {title(results.quantities(cases[0])[quantity]['floor'])}"] if "f" in kinds else []
+    said += [f"dotted: {title(results.quantities(cases[0])[quantity]['reference'])}"] if "f" in kinds else []
     said += ["×: ended early"] if "x" in kinds else []
     return said + (["logarithmic axis"] if _is_log(rows) else [])
 

@@ -1,4 +1,4 @@
-"""What the figures draw beside the data: the curve of a law, and the floor of a quantity."""
+"""What the figures draw beside the data: the curve of a law, and the reference of a quantity."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def theory(results: Results, case: str, policy: str, quantity: str) -> Overlay |
     return Overlay(law=name, kind=law.kind, summary=law.summary, values=values)
 
 
-def floor(results: Results, case: str, quantity: str) -> dict[int, float]:
-    """The mean of the quantity's floor by generation, over all lineages and policies; empty where it has none."""
-    name = results.quantities(case).get(quantity, {}).get("floor", "")
+def reference(results: Results, case: str, quantity: str) -> dict[int, float]:
+    """The mean of the quantity's reference by generation, over all lineages and policies; empty where it has none."""
+    name = results.quantities(case).get(quantity, {}).get("reference", "")
     if not name:
         return {}
     collected: dict[int, list[float]] = {}
@@ -57,11 +57,11 @@ def floor(results: Results, case: str, quantity: str) -> dict[int, float]:
     return {generation: float(np.mean(values)) for generation, values in sorted(collected.items()) if values}
 
 
-def floor_names(results: Results, case: str) -> set[str]:
-    """Quantities that are only another one's floor; they are drawn there, not in a figure of their own."""
+def reference_names(results: Results, case: str) -> set[str]:
+    """Quantities that are only another one's reference; they are drawn there, not in a figure of their own."""
     described = results.quantities(case).values()
-    return {quantity["floor"] for quantity in described if quantity["floor"]} | {
-        quantity["name"] for quantity in described if quantity["role"] == "floor"
+    return {quantity["reference"] for quantity in described if quantity["reference"]} | {
+        quantity["name"] for quantity in described if quantity["role"] == "reference"
     }
 
 

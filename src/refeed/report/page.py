@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from refeed.report import figures, sections
 from refeed.report.figures import Panel
 from refeed.report.html import Html, join, script, script_json, tag
-from refeed.report.overlay import floor_names, theory
+from refeed.report.overlay import reference_names, theory
 from refeed.report.results import Results, write_atomically
 from refeed.report.style import CSS, SCRIPT
 from refeed.report.table import Row, summary_rows
@@ -154,7 +154,7 @@ class _Builder:
         results = self.results
         made: list[Html | None] = []
         for group in groups(results):
-            skipped = {results.headline(group[0])} | floor_names(results, group[0])
+            skipped = {results.headline(group[0])} | reference_names(results, group[0])
             for quantity in results.quantities(group[0]):
                 if quantity not in skipped:
                     drawn = self.curves(group, quantity, Panel(width=200, height=140, bare=True))

@@ -25,7 +25,7 @@ class CrossEntropy:
     """-log p(story) on the held-out real stories, their ends included: the mean a token, a story, and a byte of text.
 
     Nats a token = (sum over stories of -log p) / (sum of tokens): tokens are weighted equally, not stories. Where the source knows
-    its own probabilities, its -log p of the same stories is the floor, and the difference a story is an unbiased estimate of
+    its own probabilities, its -log p of the same stories is the reference, and the difference a story is an unbiased estimate of
     KL(source || model): with r = log p_source - log p_model, its standard error is sd(r) / sqrt(stories).
     """
 
@@ -36,17 +36,22 @@ class CrossEntropy:
             name="cross_entropy",
             unit="nats/token",
             role="risk",
-            floor="source_cross_entropy",
+            reference="source_cross_entropy",
             meaning="loss on held-out real stories",
         ),
         Quantity(name="cross_entropy_story", unit="nats/story", meaning="loss on held-out real stories, a story"),
         Quantity(name="cross_entropy_byte", unit="nats/byte", meaning="the same a byte: comparable between tokenizers"),
-        Quantity(name="longer_than_context", better="neither", role="audit", meaning="share of test stories read in windows"),
+        Quantity(
+            name="longer_than_context",
+            better="neither",
+            meaning="share of test stories read in windows",
+            notice="of the held-out stories exceed the context; they are read in windows, and cut in training",
+        ),
         Quantity(
             name="source_cross_entropy",
             unit="nats/token",
             better="neither",
-            role="floor",
+            role="reference",
             meaning="the source's own loss on the same stories; only where the source knows its probabilities",
         ),
         Quantity(name="kl", unit="nats/story", meaning="KL(source || model), estimated on the same stories"),
@@ -65,9 +70,9 @@ class CrossEntropy:
             "longer_than_context": (stories.lengths > model.context).mean(),
         }
         if world.grammar is not None:
-            floor = -world.grammar.log_prob(stories)
-            result |= {"source_cross_entropy": floor.sum() / num_tokens, "kl": (nats - floor).mean()}
-            result["kl_standard_error"] = (nats - floor).std() / np.sqrt(len(stories))
+            reference = -world.grammar.log_prob(stories)
+            result |= {"source_cross_entropy": reference.sum() / num_tokens, "kl": (nats - reference).mean()}
+            result["kl_standard_error"] = (nats - reference).std() / np.sqrt(len(stories))
         return {name: float(value) for name, value in result.items()}
 
 
@@ -86,19 +91,35 @@ class GrammarCheck:
     needs: ClassVar[frozenset[str]] = frozenset({"samples", "grammar"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
         Quantity(name="grammatical", better="higher", role="quality", meaning="share of sampled stories the grammar can say"),
-        Quantity(name="tail_recall", better="higher", role="tail", meaning="share of the rare words that still occur"),
         Quantity(
-            name="tail_recall_real", better="neither", meaning="the same for as many real training stories: the most to expect"
+            name="tail_recall",
+            better="higher",
+            role="tail",
+            reference="tail_recall_real",
+            meaning="share of the rare words that still occur",
+        ),
+        Quantity(
+            name="tail_recall_real",
+            better="neither",
+            role="reference",
+            meaning="the same for as many real training stories: the most to expect",
         ),
         Quantity(
             name="effective_words",
+            reference="effective_words_real",
             unit="words",
             better="higher",
             role="diversity",
             meaning="exp(entropy) of the words of sampled stories",
         ),
-        Quantity(name="effective_words_real", unit="words", better="neither", meaning="the same for real training stories"),
-        Quantity(name="stories_judged", unit="stories", better="neither", role="audit", meaning="sampled stories looked at"),
+        Quantity(
+            name="effective_words_real",
+            unit="words",
+            better="neither",
+            role="reference",
+            meaning="the same for real training stories",
+        ),
+        Quantity(name="stories_judged", unit="stories", better="neither", meaning="sampled stories looked at"),
     )
     version: ClassVar[int] = 1
 
@@ -137,17 +158,23 @@ class SampleAudit:
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
         Quantity(name="unique", better="higher", meaning="distinct stories over sampled stories"),
-        Quantity(name="duplicates_above_chance", role="audit", meaning="share of repeats, less that among real stories"),
-        Quantity(name="mean_tokens", unit="tokens", better="neither", role="audit", meaning="length of a sampled story"),
-        Quantity(name="ended", better="higher", role="audit", meaning="share of sampled stories with an end token"),
+        Quantity(
+            name="duplicates_above_chance",
+            role="audit",
+            meaning="share of repeats, less that among real stories",
+            notice="of the sampled stories are repeats beyond those among real stories",
+        ),
+        Quantity(name="mean_tokens", unit="tokens", better="neither", meaning="length of a sampled story"),
+        Quantity(name="ended", better="higher", meaning="share of sampled stories with an end token"),
         Quantity(
             name="distinct_3",
+            reference="distinct_3_real",
             better="higher",
             role="diversity",
             meaning="distinct triples of tokens over all, pooled at a fixed number of tokens",
         ),
-        Quantity(name="distinct_3_real", better="neither", meaning="the same for the real training stories"),
-        Quantity(name="tokens_judged", unit="tokens", better="neither", role="audit", meaning="tokens that distinct_3 saw"),
+        Quantity(name="distinct_3_real", better="neither", role="reference", meaning="the same for the real training stories"),
+        Quantity(name="tokens_judged", unit="tokens", better="neither", meaning="tokens that distinct_3 saw"),
     )
     version: ClassVar[int] = 1
 

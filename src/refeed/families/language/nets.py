@@ -83,7 +83,15 @@ def build(config: Any, *, seed: int) -> Any:
 
 def save(net: Any, folder: Path) -> None:
     """config.json and model.safetensors, which `AutoModelForCausalLM.from_pretrained` opens."""
-    net.save_pretrained(folder)
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # refeed has its own
+    try:
+        net.save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load(folder: Path) -> Any:
