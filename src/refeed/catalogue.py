@@ -29,6 +29,18 @@ POLICIES = {
     "accumulate": "refeed.policies.presets:accumulate",
     "replace-multiple": "refeed.policies.presets:replace_multiple",
     "accumulate-subsample": "refeed.policies.presets:accumulate_subsample",
+    "fixed-real": "refeed.policies.presets:fixed_real",
+    "fresh-real": "refeed.policies.presets:fresh_real",
+    "weighted-fresh-real": "refeed.policies.presets:weighted_fresh_real",
+    "growing": "refeed.policies.presets:growing",
+    "window": "refeed.policies.presets:window",
+    "reservoir": "refeed.policies.presets:reservoir",
+    "pinned-reservoir": "refeed.policies.presets:pinned_reservoir",
+    "strata": "refeed.policies.presets:strata",
+    "forgetting": "refeed.policies.presets:forgetting",
+    "real-share": "refeed.policies.presets:real_share",
+    "real-share-floor": "refeed.policies.presets:real_share_floor",
+    "real-only": "refeed.policies.presets:real_only",
 }
 
 

@@ -90,9 +90,11 @@ def test_rows_with_nan_never_reach_the_next_generation(lineage):
 
 def test_a_policy_that_keeps_nothing_ends_with_an_empty_pool(lineage):
     from refeed.core.shards import Pool
-    from refeed.policies.parts import All, Composite, Constant
+    from refeed.policies.amounts import Constant
+    from refeed.policies.parts import Composite
+    from refeed.policies.trains import All
 
-    def nothing(pool, fresh, *, seed):
+    def nothing(state, fresh, *, seed):
         return Pool()
 
     policy = Composite(sample=Constant(), kept=nothing, train=All())
@@ -113,8 +115,8 @@ def test_weights_reach_the_fit(lineage):
         def amount(self, state):
             return state.real.num_rows
 
-        def keep(self, pool, fresh, *, seed):
-            return pool + fresh
+        def keep(self, state, fresh, *, seed):
+            return state.pool + fresh
 
         def training_set(self, state, *, seed):
             real, rest = state.pool.where(real=True), state.pool.where(real=False)

@@ -34,11 +34,21 @@ class Lineage:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What is carried on: the number of the generation to be fitted next, and the rows that are kept."""
+    """What is carried on: the number of the generation to be fitted next, and the rows that are kept.
+
+    A policy sees nothing else: `pool`, the shard of `real` training rows, and how many rows were ever offered (`num_seen`).
+    """
 
     generation: int
     pool: Pool
     real: Shard
+    num_seen: int
+
+    def more_real(self) -> Shard:
+        """Real rows that no generation has seen: as many as at the start, drawn anew. Needs a source that draws at random."""
+        draw = self.real.step
+        assert isinstance(draw, Draw)
+        return Draw(draw.source, draw.seed / "more" / self.generation).shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +65,7 @@ class Turn:
 def start(lineage: Lineage) -> State:
     """Generation 1 is fitted on real rows only."""
     real = lineage.draw.shard
-    return State(1, Pool.of(real), real)
+    return State(1, Pool.of(real), real, real.num_rows)
 
 
 def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
@@ -66,8 +76,9 @@ def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
     amount = lineage.policy.amount(state)
     fresh = Sample(lineage.sampler, model, amount, state.generation, seed / "sample").shard
     scores = tuple(Measure(metric, model, fresh, seed / "measure" / metric.name) for metric in lineage.metrics)
-    pool = lineage.policy.keep(state.pool, fresh, seed=seed / "keep")
-    return State(state.generation + 1, pool, state.real), Turn(state.generation, train, model, fresh, scores)
+    pool = lineage.policy.keep(state, fresh, seed=seed / "keep")
+    after = State(state.generation + 1, pool, state.real, state.num_seen + fresh.num_rows)
+    return after, Turn(state.generation, train, model, fresh, scores)
 
 
 def turns(lineage: Lineage, generations: int) -> Iterator[Turn]:

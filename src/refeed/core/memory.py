@@ -38,7 +38,7 @@ class Memory:
         return self._loose.get(digest) if value is None else value
 
     def remember(self, step: Step, value: Any) -> None:
-        if not self._backed and not (step.rebuilds and isinstance(value, Rows)):
+        if not self._backed and not (step.rebuilds and isinstance(value, Rows | World)):
             self._kept[step.digest] = value
             return
         self._loose[step.digest] = value

@@ -76,6 +76,13 @@ class Study:
             raise StudyError("a study needs at least one case and one policy.")
         for case in self.cases:
             case.check()
+            for name, policy in self.policies.items():
+                if getattr(policy, "draws_real", False) and not case.source.random:
+                    raise StudyError(
+                        f"policy {name!r} asks for real rows that no generation has seen, but the source "
+                        f"{type(case.source).__name__} of case {case.name!r} has only those it has.",
+                        hint="Use fixed-real, or a source that draws at random.",
+                    )
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from refeed.core.errors import Stopped
 from refeed.core.memory import Memory
 from refeed.core.recipes import join
-from refeed.core.steps import Step
+from refeed.core.steps import Draw, Step
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
 from refeed.workspace.records import Record
@@ -95,12 +95,14 @@ def _tasks(arm: Arm, number: int) -> Iterator[tuple[Task, list[Step]]]:
     for turn in arm.turns:
         here: dict[str, Any] = {"arms": (number,), "generation": turn.generation}
         model, fresh = turn.model, turn.fresh.step
-        yield Task(key=model.digest, kind="fit", after=frozenset(s.digest for s in model.inputs()), **here), [model]
+        # Further real rows (`State.more_real`) are drawn by whoever needs them first.
+        needed = (s for s in model.inputs() if s is draw or not isinstance(s, Draw))
+        yield Task(key=model.digest, kind="fit", after=frozenset(s.digest for s in needed), **here), [model]
         yield Task(key=fresh.digest, kind="sample", after=frozenset({model.digest}), **here), [fresh]
         if turn.scores:
-            needed = frozenset(s.digest for score in turn.scores for s in score.inputs())
+            inputs = frozenset(s.digest for score in turn.scores for s in score.inputs())
             key = join("measures", *(score.digest for score in turn.scores))
-            yield Task(key=key, kind="measure", after=needed, **here), list(turn.scores)
+            yield Task(key=key, kind="measure", after=inputs, **here), list(turn.scores)
 
 
 def _cheap_tasks(study: Study, numbers: list[int], store: Workspace) -> Iterator[tuple[Task, bool]]:
