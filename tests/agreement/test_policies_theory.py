@@ -1,8 +1,9 @@
 """Policies three ways: the loop, a row-by-row calculus of their training sets, and the closed forms of the literature.
 
-In the classical limit (d fixed, many rows) a fit is a weighted mean: model n errs by e_n = sum_r w_r (e_src(r) + noise_r) over the rows r of
-its training set, src(r) the model that wrote row r. So e_n is a linear combination of all noises ever drawn, and its variance follows
-exactly from which rows each generation trained on, whatever the policy. That is computed here from the training sets alone.
+In the classical limit (d fixed, many rows) a fit is a weighted mean: model n errs by e_n = sum_r w_r (e_src(r) + noise_r) over the
+rows r of its training set, src(r) the model that wrote row r. So e_n is a linear combination of all noises ever drawn, and its
+variance follows exactly from which rows each generation trained on, whatever the policy. Here it is computed from the training
+sets alone.
 """
 
 import numpy as np
