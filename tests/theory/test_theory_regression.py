@@ -100,3 +100,69 @@ def test_errors_name_the_condition(name, parameters, message):
 def test_every_law_says_what_it_is(found):
     assert found.kind in ("exact", "bound", "classical limit", "asymptotic")
     assert 20 < len(found.summary) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("regression.accumulate_variance", {"d": 10, "T": 13, "n": 2}, r"T_1 > d \+ 3 is needed"),
+        ("regression.replace_variance", {"d": 10, "T": [20, 13]}, r"T > d \+ 3 is needed"),
+        ("regression.fresh", {"d": 10, "n_real": 5, "n_synthetic": 6, "n": 2}, r"n_real \+ n_synthetic >= d \+ 2"),
+        ("regression.fresh", {"d": 10, "n_real": -5, "n_synthetic": 60, "n": 2}, "n_real >= 0"),
+        ("regression.fresh_limit", {"d": 31, "n_real": 20, "n_synthetic": 20}, "q < 1 is needed for a limit, but q = 1.20055"),
+        ("regression.fresh_weighted_asymptotic", {"d": 4, "n_real": 9, "n_synthetic": 9, "w": 1.5}, "w, the weight"),
+        ("regression.fixed_real_asymptotic", {"d": 9, "n_real": 9, "n_synthetic": 9, "n": 2}, "n_real >= 11"),
+        ("regression.history_mixture", {"d": 9, "M": 10, "n": 2}, r"M >= d \+ 2"),
+        ("regression.replace_min_norm", {"d": 9, "T": 0, "n": 2}, "T must be at least 1"),
+        ("regression.replace_estimated_noise", {"d": 9, "T": 10, "n": 2}, r"T >= d \+ 2"),
+        ("regression.ridge_replace", {"d": 9, "T": 10, "n": 2, "ridge": 0}, "ridge must be positive"),
+        (
+            "regression.ridge_replace_asymptotic",
+            {"d": 3, "T": 9, "n": 1, "ridge": 1, "Sigma_diag": "__import__(1)", "w": "k"},
+            "formula",
+        ),
+        ("regression.fresh_best_weight", {"ratio": 0}, "must be positive"),
+        ("mean.reservoir", {"T": 5, "M": 6, "n": 2}, "1 <= M <= T is needed, the reservoir"),
+        ("gaussian.reservoir_variance", {"T": 5, "M": 6, "n": 2}, "1 <= M <= T"),
+        ("gaussian.accumulate_variance", {"T": 5, "n": 2, "estimator": "map"}, "'ml' or 'unbiased'"),
+        ("gaussian.replace_kl_truth_model", {"d": 3, "T": 5, "n": 2}, r"T >= d \+ 3"),
+        ("gaussian.fresh_variance", {"n_real": 4, "n_synthetic": 6, "n": 2, "temperature": -1}, "temperature"),
+        ("exponential_family.variance_accumulate_limit", {"T": 1, "v2": -2}, r"T \+ v2 >= 0"),
+        ("categorical.survivors", {"T": 10, "n": 2}, "give p, or num_symbols"),
+        ("categorical.zipf_support", {"T": 10, "n": 2, "beta": 1}, "beta > 1"),
+        ("kde.mise_replace", {"T": 10, "n": 2, "h": 0}, "h, the bandwidth"),
+        ("mean.geometric_batches_limit", {"r": 1}, "r > 1"),
+    ],
+)
+def test_every_family_names_the_condition(name, parameters, message):
+    with pytest.raises(TheoryError, match=message):
+        evaluate(name, **parameters)
+
+
+def test_laws_meet_where_they_overlap():
+    fresh = {"d": 5, "n": 6, "T1": 20}
+    np.testing.assert_allclose(
+        evaluate("regression.fresh", n_real=0, n_synthetic=20, **fresh), evaluate("regression.replace", d=5, T=20, n=6)
+    )
+    ridge = evaluate("regression.ridge_replace", d=5, T=20, n=6, ridge=1e-9)
+    np.testing.assert_allclose(ridge, evaluate("regression.replace", d=5, T=20, n=6), rtol=1e-7)
+    ridge = evaluate("regression.ridge_fresh", n_real=9, n_synthetic=11, ridge=1e-9, **fresh)
+    np.testing.assert_allclose(ridge, evaluate("regression.fresh", n_real=9, n_synthetic=11, **fresh), rtol=1e-7)
+    ridge = evaluate("regression.ridge_fresh", n_real=0, n_synthetic=20, ridge=3.0, signal=2, **fresh)
+    np.testing.assert_allclose(ridge, evaluate("regression.ridge_replace", d=5, T=20, n=6, ridge=3.0, signal=2))
+    low = evaluate("regression.accumulate_min_norm", d=5, T=[7, 9, 3])
+    np.testing.assert_allclose(low, evaluate("regression.accumulate", d=5, T=[7, 9, 3]))
+    assert evaluate("regression.fresh_limit", d=3, n_real=6, n_synthetic=10) == pytest.approx(
+        evaluate("regression.fresh", d=3, n_real=6, n_synthetic=10, n=[200])[0]
+    )
+    best = evaluate("regression.fresh_best_weight", ratio=0.7)
+    value = [(w**2 + 0.7 * (1 - w) ** 2) / (w * (2 - w)) for w in (best - 1e-4, best, best + 1e-4)]
+    assert value[1] == pytest.approx(best)
+    assert value[1] < min(value[0], value[2])
+
+
+def test_large_sizes_stay_finite_and_agree_with_the_asymptotics():
+    exact = evaluate("regression.ridge_scalars", T=3000, d=400, ridge=50.0)
+    np.testing.assert_allclose(exact, evaluate("regression.ridge_scalars_asymptotic", T=3000, d=400, ridge=50.0), rtol=2e-3)
+    assert np.isfinite(evaluate("regression.accumulate_variance", d=1000, T=5000, n=1000)).all()
+    assert np.isfinite(evaluate("kde.mise_replace", T=100, h=0.01, n=100)).all()

@@ -12,7 +12,20 @@ from typing import Any, Literal
 
 Kind = Literal["exact", "bound", "classical limit", "asymptotic"]
 
-MODULES = ("mean", "regression")  # of this package; each registers its laws when it is imported
+MODULES = (  # of this package; each registers its laws when it is imported
+    "mean",
+    "regression",
+    "regression_variance",
+    "regression_fresh",
+    "regression_fixed_real",
+    "regression_min_norm",
+    "regression_ridge",
+    "exponential_family",
+    "gaussian",
+    "gaussian_pools",
+    "categorical",
+    "kde",
+)
 
 
 class TheoryError(ValueError):
