@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from refeed.cli import check, plan, report, run, show, studies
+from refeed.cli import check, plan, report, run, show, studies, theory
 
 app = typer.Typer(
     name="refeed",
@@ -20,6 +20,7 @@ app.command()(plan.plan)
 app.command()(show.show)
 app.command()(report.report)
 app.command()(studies.studies)
+app.command()(theory.theory)
 app.command()(check.check)
 
 

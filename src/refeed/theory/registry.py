@@ -49,6 +49,12 @@ class Law:
     def parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.function).parameters)
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The parameters without a default."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
+
 
 _LAWS: dict[str, Law] = {}
 
@@ -97,11 +103,7 @@ def evaluate(name: str, **parameters: Any) -> Any:
     """
     found = find(name)
     unknown = [key for key in parameters if key not in found.parameters]
-    missing = [
-        key
-        for key, parameter in inspect.signature(found.function).parameters.items()
-        if parameter.default is parameter.empty and key not in parameters
-    ]
+    missing = [key for key in found.required if key not in parameters]
     if unknown or missing:
         said = [f"has no parameter {key!r}" for key in unknown] + [f"needs {key!r}" for key in missing]
         raise TheoryError(f"{name} {', '.join(said)}; its parameters are {', '.join(found.parameters)}")
