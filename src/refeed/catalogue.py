@@ -44,6 +44,56 @@ POLICIES = {
 }
 
 
+CONTROLS = {
+    "real-only": "refeed.policies.presets:real_only",
+    "matched-size": "refeed.policies.presets:replace_multiple",
+    "matched-steps": "refeed.policies.wrappers:accumulate_matched_steps",
+}
+
+AMOUNTS = {
+    "constant": "refeed.policies.amounts:Constant",
+    "list": "refeed.policies.amounts:Listed",
+    "linear": "refeed.policies.amounts:Linear",
+    "geometric": "refeed.policies.amounts:Geometric",
+    "as-accumulated": "refeed.policies.amounts:AsAccumulated",
+    "as-pool": "refeed.policies.amounts:AsPool",
+    "budget": "refeed.policies.amounts:Budget",
+}
+
+KEEPS = {
+    "everything": "refeed.policies.keeps:Everything",
+    "latest": "refeed.policies.keeps:Latest",
+    "real-and-latest": "refeed.policies.keeps:RealAndLatest",
+    "more-real-and-latest": "refeed.policies.keeps:MoreRealAndLatest",
+    "only-real": "refeed.policies.keeps:OnlyReal",
+    "window": "refeed.policies.keeps:Window",
+    "reservoir": "refeed.policies.keeps:Reservoir",
+    "pinned-reservoir": "refeed.policies.keeps:PinnedReservoir",
+    "strata": "refeed.policies.keeps:Strata",
+    "forgetting": "refeed.policies.keeps:Forgetting",
+}
+
+TRAINS = {
+    "all": "refeed.policies.trains:All",
+    "subsample": "refeed.policies.trains:Subsample",
+    "real-share": "refeed.policies.trains:RealShare",
+    "real-share-floor": "refeed.policies.trains:RealShareFloor",
+    "real-weight": "refeed.policies.trains:RealWeight",
+}
+
+ALTERATIONS = {
+    "top-fraction": "refeed.policies.filters:TopFraction",
+    "threshold": "refeed.policies.filters:Threshold",
+    "best-of": "refeed.policies.filters:BestOf",
+    "resample": "refeed.policies.filters:Resample",
+    "distinct": "refeed.policies.filters:Distinct",
+    "length": "refeed.policies.filters:Length",
+    "noise": "refeed.policies.corruptions:Noise",
+    "shuffle": "refeed.policies.corruptions:Shuffle",
+    "drop-modes": "refeed.policies.corruptions:DropModes",
+}
+
+
 @cache
 def families() -> dict[str, str]:
     return FAMILIES | {point.name: point.value for point in entry_points(group="refeed.families")}
@@ -76,13 +126,14 @@ def look_up(name: Any, table: Mapping[str, str], what: str) -> str:
     """The target of `name` in `table`, or an error that says which names there are."""
     if isinstance(name, str) and name in table:
         return table[name]
-    raise StudyError(f"{what} {name!r} is not known{did_you_mean(name, table)}.", hint=f"Known: {', '.join(sorted(table))}.")
+    raise StudyError(f"{what} {name!r} is not known{did_you_mean(name, table)}", hint=f"Known: {', '.join(sorted(table))}.")
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: a full stop, or the name that was probably meant."""
     close = difflib.get_close_matches(str(name).replace("_", "-"), list(known), n=1, cutoff=0.5)
     close = close or difflib.get_close_matches(str(name).replace("-", "_"), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def build(entry: Any, table: Mapping[str, str], what: str, *, default: str | None = None) -> Any:
@@ -99,6 +150,32 @@ def build(entry: Any, table: Mapping[str, str], what: str, *, default: str | Non
     return make(**check_options(make, options, f"{what} {kind!r}", where=what))
 
 
+def build_policy(entry: Mapping[str, Any]) -> Any:
+    """A policy of a study file: a preset, or `kind = "composed"` of sample, keep and train; `alter` lists what is done to rows."""
+    from refeed.policies.parts import Composite
+    from refeed.policies.wrappers import Wrapped
+
+    entry = dict(entry)
+    alterations = entry.pop("alter", [])
+    if not isinstance(alterations, list):
+        alterations = [alterations]
+    if entry.get("kind") == "composed":
+        parts = {"sample": (AMOUNTS, "constant"), "keep": (KEEPS, "everything"), "train": (TRAINS, "all")}
+        for option in entry:
+            if option not in (*parts, "kind"):
+                raise StudyError(
+                    f"policy 'composed' has no option {option!r}{did_you_mean(option, parts)}", hint=f"Options: {parts}."
+                )
+        built = {part: build(entry.get(part, default), table, part) for part, (table, default) in parts.items()}
+        draws = type(built["keep"]).__name__ == "MoreRealAndLatest"
+        policy: Any = Composite(sample=built["sample"], kept=built["keep"], train=built["train"], draws_real=draws)
+    else:
+        policy = build(entry, policies(), "policy")
+    if not alterations:
+        return policy
+    return Wrapped(policy=policy, alterations=tuple(build(how, ALTERATIONS, "alteration") for how in alterations))
+
+
 def check_options(make: Callable[..., Any], options: dict[str, Any], what: str, *, where: str) -> dict[str, Any]:
     """`options` as the keyword arguments of `make`: unknown names and wrong types are refused, with the path of the option."""
     from pydantic import ValidationError
@@ -107,7 +184,7 @@ def check_options(make: Callable[..., Any], options: dict[str, Any], what: str, 
     for name in options:
         if name not in model.model_fields:
             raise StudyError(
-                f"{what} has no option {name!r}{did_you_mean(name, model.model_fields)}.",
+                f"{what} has no option {name!r}{did_you_mean(name, model.model_fields)}",
                 hint=f"Options: {', '.join(model.model_fields) or 'none'}.",
                 at=f"{where}.{name}",
             )

@@ -14,7 +14,7 @@ class Thing:
 
 
 def test_a_recipe_is_class_version_and_fields():
-    assert recipe(Thing(size=2.5)) == {"kind": f"{__name__}:Thing", "version": 1, "size": 2.5, "inner": None}
+    assert recipe(Thing(size=2.5)) == {"kind": f"{__name__}:Thing", "version": 1, "fields": {"size": 2.5, "inner": None}}
 
 
 def test_equal_things_have_equal_digests_and_every_option_counts():

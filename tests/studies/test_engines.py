@@ -1,10 +1,15 @@
 """Engines perform the same tasks with the same bits, and an end with a name is a result."""
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import pytest
 
-from refeed.core.errors import StepFailed
+from refeed.core.protocols import Quantity
 from refeed.studies import run
 from refeed.studies.engines import Processes
+from refeed.studies.tasks import plan
+from refeed.workspace import Workspace
 from toy import Diverging, kept_study
 
 
@@ -41,7 +46,54 @@ def test_a_defect_is_recorded_and_the_other_lineages_go_on(tmp_path, engine):
     assert "ZeroDivisionError: a defect of a plug-in" in results.run["errors"][0]["traceback"]
 
 
-def test_a_worker_that_dies_is_tried_again_and_then_named(tmp_path):
-    study = kept_study(seeds=(0,), generations=3, learner=Diverging(how="killed"), names=("replace",))
-    with pytest.raises(StepFailed, match="a worker process died 3 times while doing the fit step"):
-        run(study, workspace=tmp_path / "w", engine=Processes(workers=2))
+def test_a_step_that_kills_its_worker_is_named_and_the_others_go_on(tmp_path):
+    study = kept_study(seeds=(0, 1), generations=3, learner=Diverging(how="killed"), names=("replace", "accumulate"))
+    results = run(study, workspace=tmp_path / "w", engine=Processes(workers=2))
+    assert outcomes(results) == {("replace", "failed", 2), ("accumulate", "failed", 2)}
+    assert all("the worker process died 3 times, alone with this step" in error["traceback"] for error in results.run["errors"])
+
+
+def test_one_bad_lineage_does_not_take_the_others_with_it(tmp_path, regression_study):
+    study = regression_study(seeds=tuple(range(30)), generations=2)
+    case = replace(study.cases[0], metrics=(FailsForSome(),))
+    results = run(replace(study, cases=(case,)), workspace=tmp_path / "w")
+    ends = [(row["seed"], row["outcome"]) for row in results.outcomes.to_pylist()]
+    assert {seed for seed, outcome in ends if outcome == "failed"} == {7}
+    assert sum(outcome == "completed" for _, outcome in ends) == 58
+
+
+def test_cases_that_share_models_but_not_metrics_are_both_measured(tmp_path, regression_study):
+    study = regression_study(seeds=(0, 1), generations=2)
+    other = replace(study.cases[0], name="other", metrics=(FailsForSome(),))
+    results = run(replace(study, cases=(study.cases[0], other)), workspace=tmp_path / "w")
+    assert {row["outcome"] for row in results.outcomes.to_pylist()} == {"completed"}
+    assert set(results.scores["case"].to_pylist()) == {"regression", "other"}
+
+
+def test_after_an_outcome_nothing_is_left_to_do(tmp_path):
+    study = kept_study(seeds=(0,), generations=5, learner=Diverging(), names=("replace",))
+    run(study, workspace=tmp_path / "w")
+    assert not plan(study, Workspace(tmp_path / "w")).pending
+
+
+def test_a_guard_ends_a_lineage_before_it_trains_on_too_little_real_data(tmp_path):
+    study = replace(kept_study(seeds=(0,), generations=5, names=("replace", "accumulate")), min_real_share=0.4)
+    results = run(study, workspace=tmp_path / "w")
+    assert outcomes(results) == {("replace", "low real share", 1), ("accumulate", "low real share", 2)}
+    sentences = {row["policy"]: row["sentence"] for row in results.outcomes.to_pylist()}
+    assert "generation 3 would train on 33.3% real rows, below min_real_share = 40.0%" in sentences["accumulate"]
+    assert "it needs 10 more real rows, or at most 45 synthetic rows instead of 60" in sentences["accumulate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailsForSome:
+    """The excess risk, but lineage 7 raises."""
+
+    name: ClassVar[str] = "fails_for_some"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    quantities: ClassVar = (Quantity(name="fails_for_some", role="risk"),)
+
+    def measure(self, model, *, world, samples, seed):
+        if str(seed).startswith("7/"):
+            raise ZeroDivisionError("seed 7")
+        return {"fails_for_some": 1.0}

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from refeed.core.errors import WorkspaceError
+from refeed.core.errors import NotAWorkspace, WorkspaceError
 from refeed.studies import run
 from refeed.workspace import DamagedWarning, Workspace, files
 from toy import kept_study
@@ -77,15 +77,15 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path, monkeypatch, err
 def test_another_format_is_refused(tmp_path):
     Workspace(tmp_path / "w")
     (tmp_path / "w" / "refeed.json").write_text('{"format": 99}')
-    with pytest.raises(WorkspaceError, match="written in format 99; this version of refeed reads format 1"):
+    with pytest.raises(NotAWorkspace, match="written in format 99; this version of refeed reads format 1"):
         Workspace(tmp_path / "w")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_text("")
-    with pytest.raises(WorkspaceError, match="not a refeed workspace"):
+    with pytest.raises(NotAWorkspace, match="not a refeed workspace"):
         Workspace(tmp_path)
-    with pytest.raises(WorkspaceError, match="is a file, not a folder"):
+    with pytest.raises(NotAWorkspace, match="is a file, not a folder"):
         Workspace(tmp_path / "photo.jpg")
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 class Interrupted(BaseException):
     """Ctrl-C. A class of our own, since the command-line library ends on KeyboardInterrupt without a word."""
+
+
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _interrupt(*_: object) -> None:
@@ -23,6 +28,7 @@ def main() -> None:
         os.environ.setdefault(name, "1")  # equal bits whatever the engine; processes, not threads, use the cores
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGINT, _interrupt)
+    warnings.showwarning = _print_warning
     from refeed.cli.app import app
     from refeed.core.errors import RefeedError
 

@@ -40,6 +40,7 @@ def run(
 ) -> None:
     """Run a study: whatever is not yet done, then print its table and write its report."""
     from refeed.cli.progress import Display
+    from refeed.core.errors import StudyError, UserError
     from refeed.studies import engines, load_study
     from refeed.studies.run import results_folder
     from refeed.studies.run import run as run_study
@@ -49,12 +50,18 @@ def run(
     overrides = overrides or []
     chosen = load_study(study, overrides=overrides, scale=scale.value if isinstance(scale, Scale) else scale)
     store = Workspace(workspace)
+    if engine is EngineName.inline and workers > 1:
+        raise StudyError(f"--engine inline has one process, so --workers {workers} would be ignored.", "Drop one of the two.")
     parallel = workers > 1 if engine is None else engine is EngineName.process
     how = engines.Processes(workers=workers) if parallel else engines.inline
     command = shlex.join(["refeed", *sys.argv[1:]])
     with Display(quiet=json_output) as display:
         results = run_study(chosen, workspace=store, engine=how, listener=display.event, on_plan=display.plan, command=command)
-    folder = results_folder(store, chosen, overrides)
+    try:
+        plain = load_study(study)
+    except UserError:  # the file needs an override, such as a path
+        plain = None
+    folder = results_folder(store, chosen, plain)
     with plain_errors("writing the results", store.path):
         results.save(folder)
         finish(results, folder, json_output=json_output)
@@ -77,7 +84,7 @@ def finish(results: Any, folder: Path, *, json_output: bool) -> None:
         for row in failed[:3]:
             where = f"{row['case']}, {row['policy']}, seed {row['seed']}"
             print(f"failed: {where}: {row['sentence']}", file=sys.stderr)
-        print(f"{len(failed)} lineages failed; {folder / 'run.json'} holds the tracebacks.", file=sys.stderr)
+        print(f"{len(failed)} lineages did not end; {folder / 'run.json'} holds what went wrong.", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -18,10 +18,13 @@ def show(
 ) -> None:
     """Print the table of a study that was run, or list the studies of a workspace."""
     from refeed.cli.tables import as_json, print_summary
+    from refeed.core.errors import StudyError
     from refeed.report import Results
 
     found = finished(workspace)
     if study is None:
+        if not found:
+            raise StudyError(f"nothing was run in {workspace} yet.", hint="Type: refeed demo")
         for name, folder in found.items():
             print(f"{name}\t{folder / 'report.html'}")
         return
@@ -44,5 +47,5 @@ def pick(study: str, found: dict[str, Path], workspace: Path) -> Path:
 
     if study not in found:
         known = f"There: {', '.join(found)}." if found else f"Nothing was run there yet. Type: refeed run {study}"
-        raise StudyError(f"{workspace} has no results of {study!r}{did_you_mean(study, found)}.", hint=known)
+        raise StudyError(f"{workspace} has no results of {study!r}{did_you_mean(study, found)}", hint=known)
     return found[study]

@@ -20,7 +20,7 @@ def print_summary(results: Results) -> None:
 
     console = Console() if sys.stdout.isatty() else Console(width=140)
     if results.study["question"]:
-        console.print(f"\n[bold]{results.study['question']}[/bold]\n")
+        console.print(f"\n{results.study['question']}\n", style="bold", markup=False, highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("case", "policy", "quantity", "seeds", "generation 1", "last", "ratio", "95 % t interval", "theory", ""):
         left = column in ("case", "policy", "quantity", "")
@@ -33,7 +33,7 @@ def print_summary(results: Results) -> None:
         previous = row.case
     console.print(table)
     for notice in notices(results):
-        console.print(f"note: {notice}", style="yellow")
+        console.print(f"note: {notice}", style="yellow", markup=False)
 
 
 def notices(results: Results) -> list[str]:
@@ -53,12 +53,14 @@ def notices(results: Results) -> list[str]:
 
 
 def _cells(row: Row, *, first: bool) -> list[str]:
+    from rich.markup import escape
+
     change = row.change
     num = change.n if change else 0
     interval = "-" if change is None or change.low is None else f"{change.low:.3f} to {change.high:.3f}"
     return [
-        row.case if first else "",
-        row.policy,
+        escape(row.case) if first else "",
+        escape(row.policy),
         row.quantity if first else "",
         str(num or "-"),
         _number(row.first),

@@ -43,6 +43,10 @@ class WorkspaceError(RefeedError):
     """The folder of results cannot be used as it is: another format, read-only, or a full disk."""
 
 
+class NotAWorkspace(UserError):
+    """The folder that was named cannot serve as a workspace: a file, somebody else's folder, or another format."""
+
+
 class Damaged(WorkspaceError):
     """A stored artefact does not match its checksum. It is set aside, named, and made again."""
 
@@ -56,6 +60,8 @@ OUTCOMES = {
     "diverged": "training ended without a finite loss",
     "non-finite": "the model or its samples hold NaN or infinite values",
     "empty pool": "the policy left no row to train on",
+    "short sample": "a filter let too few rows pass",
+    "low real share": "the next training set would hold too few real rows",
     "failed": "a step raised an exception",
 }
 
@@ -67,6 +73,7 @@ class Stopped(RefeedError):
         super().__init__(f"{outcome}: {sentence}")
         assert outcome in OUTCOMES, outcome
         self.outcome = outcome
+        self.recorded = False  # a store sets it once the step to blame is known
         self.sentence = sentence
 
     def __reduce__(self) -> tuple[type[Stopped], tuple[str, str]]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.seeds import Seed
 from refeed.core.shards import Pool, Shard
-from refeed.core.steps import Draw, Fit, Measure, Sample
+from refeed.core.steps import Alter, Draw, Fit, Measure, Sample, Step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +26,7 @@ class Lineage:
     metrics: tuple[Metric, ...]
     policy: Policy
     seed: Seed
+    start: str = "scratch"  # or "previous": every model goes on from the one before
 
     @cached_property
     def draw(self) -> Draw:
@@ -43,6 +44,7 @@ class State:
     pool: Pool
     real: Shard
     num_seen: int
+    model: Fit | None = None  # the one before, for warm starts
 
     def more_real(self) -> Shard:
         """Real rows that no generation has seen: as many as at the start, drawn anew. Needs a source that draws at random."""
@@ -58,8 +60,18 @@ class Turn:
     generation: int
     train: Pool
     model: Fit
-    fresh: Shard
+    sampled: Shard  # what the model wrote
+    fresh: Shard  # what of it came through filters and corruptions; mostly the same
     scores: tuple[Measure, ...]
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step of this generation, each after those of the same generation that it stands on."""
+        draws = {self.model.draw, *(part.shard.step for part in self.train if isinstance(part.shard.step, Draw))}
+        sampling: list[Step] = [self.fresh.step]
+        while isinstance(sampling[0], Alter):
+            sampling.insert(0, sampling[0].rows.step)
+        return (*sorted(draws, key=lambda draw: draw.digest), self.model, *sampling, *self.scores)
 
 
 def start(lineage: Lineage) -> State:
@@ -72,13 +84,30 @@ def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
     """One generation. The policy's name is not in the seed, so generation 1 is the same model under every policy."""
     seed = lineage.seed / "generation" / state.generation
     train = lineage.policy.training_set(state, seed=seed / "select")
-    model = Fit(lineage.learner, train, lineage.draw, seed / "fit")
-    amount = lineage.policy.amount(state)
-    fresh = Sample(lineage.sampler, model, amount, state.generation, seed / "sample").shard
-    scores = tuple(Measure(metric, model, fresh, seed / "measure" / metric.name) for metric in lineage.metrics)
+    model = _fit(lineage, state, train, seed / "fit")
+    sampled, fresh = _sample(lineage, state, model, seed)
+    scores = tuple(Measure(metric, model, sampled, seed / "measure" / metric.name) for metric in lineage.metrics)
     pool = lineage.policy.keep(state, fresh, seed=seed / "keep")
-    after = State(state.generation + 1, pool, state.real, state.num_seen + fresh.num_rows)
-    return after, Turn(state.generation, train, model, fresh, scores)
+    after = State(state.generation + 1, pool, state.real, state.num_seen + fresh.num_rows, model)
+    return after, Turn(state.generation, train, model, sampled, fresh, scores)
+
+
+def _fit(lineage: Lineage, state: State, train: Pool, seed: Seed) -> Fit:
+    start = state.model if lineage.start == "previous" else None
+    visits = state.real.num_rows if getattr(lineage.policy, "matches_steps", False) else None
+    return Fit(lineage.learner, train, lineage.draw, seed, start, visits)
+
+
+def _sample(lineage: Lineage, state: State, model: Fit, seed: Seed) -> tuple[Shard, Shard]:
+    """The rows that the model writes, and what the policy's alterations make of them, the last one giving the policy's amount."""
+    alterations = getattr(lineage.policy, "alterations", ())
+    amounts = [lineage.policy.amount(state)]
+    for alteration in reversed(alterations):
+        amounts.append(alteration.candidates(amounts[-1]))
+    sampled = fresh = Sample(lineage.sampler, model, amounts.pop(), state.generation, seed / "sample").shard
+    for number, alteration in enumerate(alterations):
+        fresh = Alter(alteration, fresh, model, amounts.pop(), seed / "alter" / number).shard
+    return sampled, fresh
 
 
 def turns(lineage: Lineage, generations: int) -> Iterator[Turn]:

@@ -13,8 +13,9 @@ from refeed.core.steps import Step
 class Memory:
     """A memo from digest to value.
 
-    Beyond `max_bytes`, what can be had again is forgotten, oldest first: rows that are cheap to rebuild, and (`backed=True`, when
-    a disk holds them) everything. What is forgotten is made again on demand, so the limit changes time, never results.
+    Beyond `max_bytes`, what can be had again is forgotten, least recently used first: rows that are cheap to rebuild, and
+    (`backed=True`, when a disk holds them) everything. What is forgotten is made again on demand, so the limit changes time, never
+    results.
     """
 
     def __init__(self, *, max_bytes: int = 256 * 2**20, backed: bool = False) -> None:
@@ -35,12 +36,16 @@ class Memory:
     def recall(self, step: Step) -> Any | None:
         digest = step.digest
         value = self._kept.get(digest)
-        return self._loose.get(digest) if value is None else value
+        if value is None and (value := self._loose.get(digest)) is not None:
+            self._loose.move_to_end(digest)
+        return value
 
     def remember(self, step: Step, value: Any) -> None:
         if not self._backed and not (step.rebuilds and isinstance(value, Rows | World)):
             self._kept[step.digest] = value
             return
+        if (before := self._loose.pop(step.digest, None)) is not None:
+            self._loose_bytes -= _num_bytes(before)
         self._loose[step.digest] = value
         self._loose_bytes += _num_bytes(value)
         while self._loose_bytes > self._max_bytes and len(self._loose) > 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from refeed.core.errors import StudyError
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.core.shards import Part, Pool, Shard
@@ -31,12 +32,24 @@ class World:
     train: Rows
     test: Rows
 
+    def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
+        """How good each row is by the score `name`, higher is better; what filters go by. A family offers its own."""
+        raise StudyError(f"the source of these rows knows no score {name!r}.")
+
 
 class Data:
     """A training set with its rows at hand, one part at a time, so that memory stays flat as generations accumulate."""
 
-    def __init__(self, pool: Pool, *, rows_of: Callable[[Shard], Rows], statistic_of: Callable[[Shard, Any], np.ndarray]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        rows_of: Callable[[Shard], Rows],
+        statistic_of: Callable[[Shard, Any], np.ndarray],
+        visits: int | None = None,
+    ) -> None:
         self.pool = pool
+        self.visits = pool.num_rows if visits is None else visits  # rows that count as an epoch: fewer, to match steps
         self._rows_of = rows_of
         self._statistic_of = statistic_of
 
@@ -53,7 +66,9 @@ class Data:
         return ((self.rows(part), part.weight) for part in self.pool)
 
     def concatenate(self) -> Rows:
-        """All rows at once; weights are not applied."""
+        """All rows at once. Refused where weights differ, since they would be lost."""
+        if len({part.weight for part in self.pool}) > 1:
+            raise StudyError("this learner takes no weights on its rows, but the policy gives some.", hint="Choose another policy.")
         return Rows.concatenate([rows for rows, _ in self])
 
     def total(self, statistic: Callable[[Rows], np.ndarray]) -> np.ndarray:
@@ -62,6 +77,10 @@ class Data:
         `statistic` must be a named module-level function with statistic(a + b) = statistic(a) + statistic(b), such as a Gram
         matrix. An accumulating loop then reads each shard once, not once a generation.
         """
+        if "<" in statistic.__qualname__:
+            raise TypeError(
+                f"a statistic must be a module-level function, since it is remembered by name: {statistic.__qualname__}"
+            )
         total: Any = 0.0
         for part in self.pool:
             value = self._statistic_of(part.shard, statistic) if part.index is None else statistic(self.rows(part))
@@ -127,9 +146,25 @@ class Metric(Protocol):
     def measure(self, model: Any, *, world: Any, samples: Rows | None, seed: Seed) -> dict[str, float]: ...
 
 
+class Alteration(Protocol):
+    """What is done to sampled rows before a policy keeps them: a filter or a corruption.
+
+    It asks for `candidates(n)` rows to make n of. `apply` returns n rows with the columns of the candidates, and, where they were
+    chosen, `refeed_row` (the position among the candidates) and `refeed_score`.
+    """
+
+    def candidates(self, num_rows: int) -> int: ...
+
+    def apply(self, rows: Rows, num_rows: int, *, score_of: Callable[[str], np.ndarray], generation: int, seed: Seed) -> Rows: ...
+
+
 @runtime_checkable
 class Policy(Protocol):
-    """Decides how many rows to sample, which stay, and which the next model learns from. Sees counts and origins only."""
+    """Decides how many rows to sample, which stay, and which the next model learns from. Sees counts and origins only.
+
+    It may have further attributes: `alterations`, applied in order to what was sampled; `draws_real`, if it asks for real rows that
+    no generation has seen; `matches_steps`, if every model is trained for as many steps as that of generation 1.
+    """
 
     def amount(self, state: State) -> int: ...
 

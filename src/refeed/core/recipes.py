@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any
@@ -23,16 +22,18 @@ def recipe(thing: Any) -> Any:
     A class may define `version: ClassVar[int]`, bumped when its results change, and `identity()`, which returns the fields that
     matter where they are not simply its fields (a text file is its content, not its path).
     """
+    if isinstance(thing, np.generic):
+        thing = thing.item()
     if isinstance(thing, float) and thing.is_integer():
         return int(thing)  # 1 and 1.0 are one recipe
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    if isinstance(thing, np.generic):
-        return thing.item()
     if isinstance(thing, PurePath):
         return str(thing)
     if isinstance(thing, Mapping):
-        return {str(key): recipe(value) for key, value in thing.items()}
+        if not all(isinstance(key, str) for key in thing):
+            raise TypeError(f"keys of a recipe must be strings, but they are {list(thing)}")
+        return {key: recipe(value) for key, value in thing.items()}
     if isinstance(thing, tuple | list | frozenset | set):
         items = [recipe(item) for item in thing]
         return sorted(items, key=json.dumps) if isinstance(thing, frozenset | set) else items
@@ -42,8 +43,9 @@ def recipe(thing: Any) -> Any:
             fields = thing.identity()
         else:
             fields = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
-        head = {"kind": f"{kind.__module__}:{kind.__qualname__}", "version": getattr(kind, "version", 1)}
-        return head | {name: recipe(value) for name, value in fields.items()}
+        module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__  # its name in a spawned process
+        head = {"kind": f"{module}:{kind.__qualname__}", "version": getattr(kind, "version", 1)}
+        return head | {"fields": {name: recipe(value) for name, value in fields.items()}}
     raise TypeError(
         f"{type(thing).__module__}.{type(thing).__qualname__} cannot be part of a recipe: make it a frozen dataclass "
         "of numbers, strings and other such dataclasses, so that runs can be told apart and repeated"
@@ -61,13 +63,14 @@ def canonical(thing: Any) -> bytes:
 
 
 def digest_of(thing: Any) -> str:
-    """The digest of one recipe object, remembered, since a lineage asks for the same few objects all the time."""
-    return _remembered(thing)
-
-
-@lru_cache(maxsize=4096)
-def _remembered(thing: Any) -> str:
-    return digest(thing)
+    """The digest of one recipe object, remembered on the object, since a lineage asks for the same few objects all the time."""
+    remembered = getattr(thing, "__dict__", {})
+    found = remembered.get("_refeed_digest")
+    if found is None:
+        found = digest(thing)
+        if not hasattr(thing, "identity") and dataclasses.is_dataclass(thing):  # an identity may depend on the world outside
+            remembered["_refeed_digest"] = found
+    return str(found)
 
 
 def join(kind: str, *digests: str) -> str:

@@ -71,6 +71,8 @@ class Rows:
         self._columns = columns
         self.num_rows = len(next(iter(columns.values()))) if columns else 0
         for name, column in columns.items():
+            for array in (column.values, column.offsets) if isinstance(column, Ragged) else (column,):
+                array.flags.writeable = False  # rows are immutable: whoever needs others makes new ones
             if len(column) != self.num_rows:
                 raise ValueError(f"column {name!r} has {len(column)} rows where others have {self.num_rows}")
 
@@ -79,6 +81,10 @@ class Rows:
 
     def __len__(self) -> int:
         return self.num_rows
+
+    def with_columns(self, **columns: Column) -> Rows:
+        """The same rows with further or other columns."""
+        return Rows(**(self._columns | columns))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,12 +98,12 @@ class Rows:
         """The rows at `index`, in that order."""
         return Rows(**{n: c.take(index) if isinstance(c, Ragged) else c[index] for n, c in self._columns.items()})
 
-    def num_non_finite(self) -> int:
-        """How many rows hold a NaN or an infinite value in any float column."""
+    def num_non_finite(self, *ignored: str) -> int:
+        """How many rows hold a NaN or an infinite value in any float column but those `ignored`."""
         bad = np.zeros(self.num_rows, dtype=bool)
-        for column in self._columns.values():
+        for name, column in self._columns.items():
             values = column.values if isinstance(column, Ragged) else column
-            if values.dtype.kind != "f" or np.isfinite(values).all():
+            if name in ignored or values.dtype.kind != "f" or np.isfinite(values).all():
                 continue
             if isinstance(column, Ragged):
                 bad[np.repeat(np.arange(len(column)), column.lengths)[~np.isfinite(values)]] = True
@@ -107,11 +113,13 @@ class Rows:
 
     @staticmethod
     def concatenate(pieces: Sequence[Rows]) -> Rows:
-        """One after the other; the pieces must have the same columns."""
+        """One after the other, with the columns that all pieces have."""
         if len(pieces) == 1:
             return pieces[0]
         columns: dict[str, Column] = {}
         for name, first in pieces[0]._columns.items():
+            if not all(name in piece._columns for piece in pieces):
+                continue
             parts = [piece[name] for piece in pieces]
             if isinstance(first, Ragged):
                 lengths = np.concatenate([part.lengths for part in parts])
@@ -128,19 +136,17 @@ class Rows:
         fields, arrays = [], []
         for name, column in self._columns.items():
             if isinstance(column, Ragged):
-                values = pa.array(column.values)
+                values = _values_to_arrow(column.values)
                 array: pa.Array = (
                     pa.ListArray.from_arrays(column.offsets.astype(np.int32), values)
                     if column.offsets[-1] < 2**31
                     else pa.LargeListArray.from_arrays(column.offsets, values)
                 )
-                metadata = {"ragged": "1"}
+                metadata = {"ragged": _shape(column.values)}
             elif column.ndim == 1:
                 array, metadata = pa.array(column), {}
             else:
-                size = int(np.prod(column.shape[1:]))
-                array = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).reshape(-1)), size)
-                metadata = {"shape": ",".join(map(str, column.shape[1:]))}
+                array, metadata = _values_to_arrow(column), {"shape": _shape(column)}
             fields.append(pa.field(name, array.type, metadata=metadata))
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
@@ -155,11 +161,29 @@ class Rows:
             array = chunked.combine_chunks() if chunked.num_chunks != 1 else chunked.chunk(0)
             if b"ragged" in metadata:
                 offsets = array.offsets.to_numpy().astype(np.int64)
-                values = array.values.to_numpy()[offsets[0] : offsets[-1]]
+                values = _values_from_arrow(array.values, metadata[b"ragged"])[offsets[0] : offsets[-1]]
                 columns[field.name] = Ragged(values, offsets - offsets[0])
             elif b"shape" in metadata:
-                shape = tuple(int(n) for n in metadata[b"shape"].split(b","))
-                columns[field.name] = array.flatten().to_numpy().reshape(-1, *shape)
+                columns[field.name] = _values_from_arrow(array, metadata[b"shape"])
             else:
                 columns[field.name] = array.to_numpy(zero_copy_only=False)
         return cls(**columns)
+
+
+def _shape(values: np.ndarray) -> str:
+    return ",".join(map(str, values.shape[1:]))
+
+
+def _values_to_arrow(values: np.ndarray) -> pa.Array:
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _values_from_arrow(array: pa.Array, shape: bytes) -> np.ndarray:
+    if not shape:
+        return array.to_numpy(zero_copy_only=False)
+    return array.flatten().to_numpy().reshape(-1, *(int(n) for n in shape.split(b",")))

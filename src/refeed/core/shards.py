@@ -14,7 +14,7 @@ from refeed.core.recipes import join
 from refeed.core.seeds import Seed
 
 if TYPE_CHECKING:
-    from refeed.core.steps import Draw, Sample
+    from refeed.core.steps import Alter, Draw, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Origin:
 class Shard:
     """Rows born together and immutable, known by the step that makes them."""
 
-    step: Draw | Sample
+    step: Draw | Sample | Alter
     num_rows: int
     origin: Origin
 
@@ -67,7 +67,7 @@ class Part:
 
     def take(self, positions: np.ndarray) -> Part:
         """The rows at sorted `positions` of this part; the part itself when that is all of them."""
-        if len(positions) == self.num_rows:
+        if len(positions) == self.num_rows and np.array_equal(positions, np.arange(self.num_rows)):
             return self
         return Part(self.shard, positions if self.index is None else self.index[positions], self.weight)
 

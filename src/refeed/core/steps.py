@@ -6,12 +6,14 @@ spent, equal work is done once, and a store is a memo from digest to value.
     Draw(source)                     -> World
     Fit(learner, training set)       -> model
     Sample(sampler, model, n)        -> Rows
+    Alter(alteration, rows, n)       -> Rows       (filtered or corrupted, before a policy keeps them)
     Reduce(shard, statistic)         -> array      (kept in memory only)
     Measure(metric, model, samples)  -> numbers
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refeed.core.errors import Stopped
-from refeed.core.protocols import Data, Learner, Metric, Sampler, Source, World
+from refeed.core.protocols import Alteration, Data, Learner, Metric, Sampler, Source, World
 from refeed.core.recipes import digest_of, join
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
@@ -71,7 +73,7 @@ class Draw(Step):
 
     def run(self, realise: Realise) -> World:
         world = self.source.draw(seed=self.seed)
-        assert len(world.train) == self.source.num_rows, "a source must know its number of rows"
+        _expect(len(world.train), self.source.num_rows, "the source drew", "rows")
         return world
 
 
@@ -84,12 +86,17 @@ class Fit(Step):
     draw: Draw
     seed: Seed
     start: Fit | None = None
+    visits: int | None = None
     kind = "fit"
 
     @cached_property
     def digest(self) -> str:
-        start = self.start.digest if self.start else ""
-        return join(self.kind, digest_of(self.learner), self.train.digest, self.draw.digest, self.seed.key.hex(), start)
+        parts = [digest_of(self.learner), self.train.digest, self.draw.digest, self.seed.key.hex()]
+        if self.start is not None:
+            parts += ["start", self.start.digest]
+        if self.visits is not None and self.visits != self.train.num_rows:
+            parts += ["visits", str(self.visits)]
+        return join(self.kind, *parts)
 
     @property
     def rebuilds(self) -> bool:  # type: ignore[override]
@@ -108,6 +115,7 @@ class Fit(Step):
             self.train,
             rows_of=lambda shard: rows_of(shard, realise),
             statistic_of=lambda shard, statistic: realise(Reduce(shard, statistic)),
+            visits=self.visits,
         )
         start = realise(self.start) if self.start is not None else None
         return self.learner.fit(data, world=realise(self.draw), seed=self.seed, start=start)
@@ -143,10 +151,55 @@ class Sample(Step):
     def run(self, realise: Realise) -> Rows:
         model, world = realise(self.model), realise(self.model.draw)
         rows = self.sampler.sample(model, self.num_rows, world=world, seed=self.seed)
-        assert len(rows) == self.num_rows, f"the sampler returned {len(rows)} rows for {self.num_rows}"
+        _expect(len(rows), self.num_rows, "the sampler returned", "rows")
         if bad := rows.num_non_finite():
             raise Stopped("non-finite", f"{bad} of {len(rows)} sampled rows hold NaN or infinite values")
         return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Alter(Step):
+    """`num_rows` rows made of the candidates in `rows` by a filter or a corruption."""
+
+    alteration: Alteration
+    rows: Shard
+    model: Fit
+    num_rows: int
+    seed: Seed
+    kind = "alter"
+
+    @cached_property
+    def digest(self) -> str:
+        generation = str(self.rows.origin.generation)
+        return join(self.kind, digest_of(self.alteration), self.rows.digest, str(self.num_rows), generation, self.seed.key.hex())
+
+    @cached_property
+    def shard(self) -> Shard:
+        return Shard(self, self.num_rows, self.rows.origin)
+
+    @property
+    def rebuilds(self) -> bool:  # type: ignore[override]
+        return self.model.rebuilds
+
+    def inputs(self) -> Iterator[Step]:
+        yield self.rows.step
+        yield self.model
+        yield self.model.draw
+
+    def run(self, realise: Realise) -> Rows:
+        candidates, world = rows_of(self.rows, realise), realise(self.model.draw)
+
+        def score_of(name: str) -> np.ndarray:
+            return world.score(name, candidates, model=realise(self.model))
+
+        generation = self.rows.origin.generation
+        made = self.alteration.apply(candidates, self.num_rows, score_of=score_of, generation=generation, seed=self.seed)
+        _expect(len(made), self.num_rows, f"{type(self.alteration).__name__} returned", "rows")
+        if bad := made.num_non_finite("refeed_score"):
+            raise Stopped(
+                "non-finite", f"{bad} of {len(made)} rows hold NaN or infinite values after {type(self.alteration).__name__}"
+            )
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +254,22 @@ class Measure(Step):
     def run(self, realise: Realise) -> dict[str, float]:
         model, world = realise(self.model), realise(self.model.draw)
         samples = rows_of(self.samples, realise) if self.samples else None
-        return self.metric.measure(model, world=world, samples=samples, seed=self.seed)
+        values = self.metric.measure(model, world=world, samples=samples, seed=self.seed)
+        declared = {quantity.name for quantity in self.metric.quantities}
+        if unknown := set(values) - declared:
+            raise ValueError(f"metric {self.metric.name!r} reports {sorted(unknown)}, which its quantities do not declare")
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Stopped("non-finite", f"metric {self.metric.name!r} measured {name} = {value}")
+        return {name: float(value) for name, value in values.items()}
 
 
 def rows_of(shard: Shard, realise: Realise) -> Rows:
     """The rows of a shard: what its step made, or the training rows of the world it drew."""
     value = realise(shard.step)
     return value.train if isinstance(value, World) else value
+
+
+def _expect(found: int, expected: int, who: str, what: str) -> None:
+    if found != expected:
+        raise ValueError(f"{who} {found} {what} where {expected} were asked for")

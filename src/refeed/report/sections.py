@@ -250,7 +250,9 @@ def recipe(thing: Any) -> str:
         return str(thing)
     kind = str(thing.get("kind", "")).rsplit(":", 1)[-1]
     fields = (
-        f"{title(key)} {recipe(value)}" for key, value in thing.items() if key not in ("kind", "version") and value is not None
+        f"{title(key)} {recipe(value)}"
+        for key, value in thing.get("fields", thing).items()
+        if key not in ("kind", "version") and value is not None
     )
     inner = ", ".join(fields)
     return f"{kind}({inner})" if inner else kind

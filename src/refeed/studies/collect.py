@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from refeed import catalogue
-from refeed.core.recipes import recipe
+from refeed.core.protocols import Policy
+from refeed.core.recipes import digest_of, recipe
 from refeed.core.steps import Measure, rows_of
 from refeed.studies.study import Arm, Case, Study
 from refeed.workspace import Workspace
@@ -55,14 +57,17 @@ def describe(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "scale": study.scale,
         "digest": study.digest,
-        "policies": [{"name": name, "about": _about(name), "recipe": recipe(policy)} for name, policy in study.policies.items()],
+        "policies": [{"name": name, "about": _about(policy), "recipe": recipe(policy)} for name, policy in study.policies.items()],
         "cases": [_describe_case(case, study) for case in study.cases],
     }
 
 
 def _describe_case(case: Case, study: Study) -> dict[str, Any]:
     setting = {"source": case.source, "learner": case.learner, "sampler": case.sampler}
-    laws = {name: [law for m in case.metrics if hasattr(m, "laws") for law in m.laws(name, **setting)] for name in study.policies}
+    laws = {
+        name: [law for m in case.metrics if hasattr(m, "laws") for law in m.laws(_preset(policy), **setting)]
+        for name, policy in study.policies.items()
+    }
     return {
         "name": case.name,
         "family": case.family,
@@ -72,13 +77,24 @@ def _describe_case(case: Case, study: Study) -> dict[str, Any]:
         "sampler": recipe(case.sampler),
         "metrics": [{"name": m.name, "quantities": [vars(q) for q in m.quantities]} for m in case.metrics],
         "headline": next((q.name for m in case.metrics for q in m.quantities if q.role == "risk"), None),
+        "start": case.start,
         "laws": {name: found for name, found in laws.items() if found},
     }
 
 
-def _about(name: str) -> str:
-    target = catalogue.policies().get(name.partition(" (")[0])
-    text = (catalogue.load(target).__doc__ or "") if target else ""
+def _preset(policy: Policy) -> str:
+    """The catalogue's name of a policy with its default options, whatever the study calls it; empty where it is none."""
+    return _presets().get(digest_of(policy), "")
+
+
+@cache
+def _presets() -> dict[str, str]:
+    return {digest_of(catalogue.load(target)()): name for name, target in catalogue.POLICIES.items()}
+
+
+def _about(policy: Policy) -> str:
+    target = catalogue.POLICIES.get(_preset(policy))
+    text = (catalogue.load(target) if target else type(policy)).__doc__ or ""
     return text.strip().partition("\n")[0]
 
 
@@ -94,19 +110,21 @@ def _composition(study: Study) -> Iterator[tuple[Any, ...]]:
 
 
 def _outcomes(study: Study, store: Workspace, run: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    failed = {arm: error for error in run.get("errors", ()) for arm in error["arms"]}
+    failed = {error["arm"]: error for error in run.get("errors", ())}
     for number, arm in enumerate(study.arms):
         reached, outcome, sentence = 0, "completed", ""
+        if arm.guard is not None:
+            outcome, sentence = "low real share", arm.guard
         for turn in arm.turns:
-            steps = [turn.model, turn.fresh.step, *turn.scores]
-            stop = next((r for s in steps if (r := store.records.get(s.digest)) is not None and r.outcome), None)
+            needed = turn.scores if arm.lineage.source.rebuilds else turn.steps
+            stop = next((r for s in turn.steps if (r := store.records.get(s.digest)) is not None and r.outcome), None)
             if stop is not None:
                 outcome, sentence = str(stop.outcome), f"generation {turn.generation}: {stop.sentence}"
                 break
-            if not all(score.digest in store.records for score in turn.scores):
-                error = failed.get(number) or next(iter(failed.values()), None)
-                outcome = "failed" if error else "not run"
-                sentence = error["traceback"].strip().rpartition("\n")[2] if error else ""
+            if not all(store.has(step) for step in needed):
+                outcome, sentence = "not run", "a step that it stands on failed, or it was interrupted"
+                if number in failed:
+                    outcome, sentence = "failed", failed[number]["traceback"].strip().rpartition("\n")[2]
                 break
             reached = turn.generation
         yield arm.case.name, arm.policy, arm.seed, reached, outcome, sentence
@@ -128,9 +146,9 @@ def _exhibits(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
             shown.add(arm.case.name)
             yield place | {"policy": "real", "generation": 0, "items": show(world.train, world=world, count=STORIES)}
         for turn in arm.turns:
-            if not store.has(turn.fresh.step) or turn.fresh.step.digest in store.records:
+            if not store.has(turn.sampled.step) or store.outcome(turn.sampled.step):
                 break
-            rows = rows_of(turn.fresh, store.realise)
+            rows = rows_of(turn.sampled, store.realise)
             items = show(rows, world=world, count=STORIES)
             yield place | {"policy": arm.policy, "generation": turn.generation, "items": items}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,13 +18,14 @@ from queue import Empty
 from typing import Any, Protocol
 
 from refeed.core import progress
-from refeed.core.errors import RefeedError, StepFailed
+from refeed.core.errors import StepFailed, StudyError
 from refeed.studies.study import Study
-from refeed.studies.tasks import Plan, Task, perform
+from refeed.studies.tasks import Done, Plan, Task, perform
 from refeed.workspace import Workspace
-from refeed.workspace.records import Record
 
 MAX_RETRIES = 2
+WHY_IT_DIED = "the system may be out of memory, or the script that started it lacks `if __name__ == '__main__':`"
+OF_YOUR_OWN = "Classes of your own must stand in a module that workers can import, not in a notebook. Or use --engine inline."
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -38,8 +39,7 @@ class Event:
     total: float = 0.0
     unit: str = ""
     seconds: float = 0.0
-    stopped: list[Record] = field(default_factory=list)
-    error: str | None = None
+    result: Done = field(default_factory=Done)
 
 
 Listener = Callable[[Event], None]
@@ -56,74 +56,90 @@ def inline(plan: Plan, workspace: Workspace, listener: Listener) -> None:
     queue = _Queue(plan)
     while (task := queue.next()) is not None:
         event = _perform(task, plan.study, workspace, listener)
-        queue.ended(task, failed=event.error is not None or bool(event.stopped))
+        queue.ended(task, failed=event.result.failed)
         listener(event)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """Independent tasks in `workers` spawned processes of one thread each. A killed worker's task is tried again."""
+    """Independent tasks in `workers` spawned processes of one thread each.
+
+    When a worker dies, the tasks that were running are tried again one at a time, so that the blame falls on the right one; one
+    that kills its worker again and again ends as failed, and the others go on.
+    """
 
     workers: int = 2
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        context = get_context("spawn")
-        os.environ.update(dict.fromkeys(THREADS, "1"))  # read by each worker's numerical libraries when it starts
-        queue, ticks = _Queue(plan), context.Queue()
-        attempts: dict[str, int] = {}
-        while queue.unfinished:
-            pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(str(workspace.path), plan.study, ticks),
-            )
-            running: dict[Future[Event], Task] = {}
+        study = _portable(plan.study)
+        with _one_thread():  # read by each worker's numerical libraries when it starts
+            _Drive(self.workers, plan, workspace, listener, study).run()
+
+
+class _Drive:
+    """One run of `Processes`: the queue, the pool, and who is suspected of killing workers."""
+
+    def __init__(self, workers: int, plan: Plan, workspace: Workspace, listener: Listener, study: bytes) -> None:
+        self.workers, self.workspace, self.listener, self.study = workers, workspace, listener, study
+        self.queue = _Queue(plan)
+        self.context = get_context("spawn")
+        self.ticks = self.context.Queue()
+        self.suspects: list[Task] = []
+        self.attempts: dict[str, int] = {}
+        self.running: dict[Future[Event], Task] = {}
+
+    def run(self) -> None:
+        while self.queue.unfinished or self.suspects:
+            arguments = (str(self.workspace.path), self.study, self.ticks)
+            pool = ProcessPoolExecutor(self.workers, mp_context=self.context, initializer=_start_worker, initargs=arguments)
             try:
-                self._drain(pool, queue, running, ticks, plan, listener)
+                self._drain(pool)
             except BrokenProcessPool:
-                for task in running.values():
-                    attempts[task.key] = attempts.get(task.key, 0) + 1
-                    if attempts[task.key] > MAX_RETRIES:
-                        raise StepFailed(
-                            f"a worker process died {attempts[task.key]} times while doing the {task.kind} step {task.key}.",
-                            hint="The system may be out of memory. Try --workers 1, or --engine inline to see the error.",
-                        ) from None
-                    queue.again(task)
+                self._suspect()
             except BaseException:
                 _kill(pool)
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _drain(
-        self,
-        pool: ProcessPoolExecutor,
-        queue: _Queue,
-        running: dict[Future[Event], Task],
-        ticks: Any,
-        plan: Plan,
-        listener: Listener,
-    ) -> None:
+    def _drain(self, pool: ProcessPoolExecutor) -> None:
         while True:
-            while len(running) < self.workers and (task := queue.next()) is not None:
-                try:
-                    with _uninterrupted():  # a worker that starts here inherits the mask
-                        running[pool.submit(_work, task)] = task
-                except BrokenProcessPool:
-                    queue.again(task)
-                    raise
-                listener(Event(kind="started", task=task))
-            if not running:
+            while self.suspects and not self.running:
+                self._submit(pool, self.suspects.pop())
+            while not self.suspects and len(self.running) < self.workers and (task := self.queue.next()) is not None:
+                self._submit(pool, task)
+            if not self.running:
                 return
-            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for event in _received(ticks):
-                listener(event)
+            finished, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for event in _received(self.ticks):
+                self.listener(event)
             for future in finished:
                 event = future.result()  # raises BrokenProcessPool while the task is still listed as running
-                task = running.pop(future)
-                queue.ended(task, failed=event.error is not None or bool(event.stopped))
-                listener(event)
+                self._ended(self.running.pop(future), event)
+
+    def _submit(self, pool: ProcessPoolExecutor, task: Task) -> None:
+        try:
+            with _uninterrupted():  # a worker that starts here inherits the mask
+                self.running[pool.submit(_work, task)] = task
+        except BrokenProcessPool:
+            self.suspects.append(task)
+            raise
+        self.listener(Event(kind="started", task=task))
+
+    def _suspect(self) -> None:
+        alone = len(self.running) == 1
+        for task in self.running.values():
+            self.attempts[task.key] = self.attempts.get(task.key, 0) + alone
+            if self.attempts[task.key] > MAX_RETRIES:
+                error = f"the worker process died {self.attempts[task.key]} times, alone with this step; {WHY_IT_DIED}"
+                self._ended(task, Event(kind="ended", task=task, result=Done(errors={task.arms[0]: error})))
+            else:
+                self.suspects.append(task)
+        self.running.clear()
+
+    def _ended(self, task: Task, event: Event) -> None:
+        self.queue.ended(task, failed=event.result.failed)
+        self.listener(event)
 
 
 class _Queue:
@@ -153,10 +169,6 @@ class _Queue:
         if not failed:
             self._done.add(task.key)
 
-    def again(self, task: Task) -> None:
-        self._running.discard(task.key)
-        self._waiting = {task.key: task} | self._waiting
-
 
 def _perform(task: Task, study: Study, workspace: Workspace, listener: Listener) -> Event:
     started = time.perf_counter()
@@ -164,15 +176,17 @@ def _perform(task: Task, study: Study, workspace: Workspace, listener: Listener)
     def tick(done: float, total: float, unit: str) -> None:
         listener(Event(kind="tick", task=task, done=done, total=total, unit=unit))
 
-    error, stopped = None, []
+    with progress.listen(tick):
+        result = perform(task, study, workspace)
+    return Event(kind="ended", task=task, seconds=time.perf_counter() - started, result=result)
+
+
+def _portable(study: Study) -> bytes:
+    """The study as it is sent to workers; refused here, with the reason, rather than in each of them."""
     try:
-        with progress.listen(tick):
-            stopped = perform(task, study, workspace)
-    except RefeedError:
-        raise
-    except Exception:
-        error = traceback.format_exc()
-    return Event(kind="ended", task=task, seconds=time.perf_counter() - started, stopped=stopped, error=error)
+        return pickle.dumps(study)
+    except Exception as error:
+        raise StudyError(f"this study cannot be sent to worker processes: {error}.", hint="Use --engine inline.") from None
 
 
 # Inside a worker process ------------------------------------------------------------------------------------------------------
@@ -180,9 +194,12 @@ def _perform(task: Task, study: Study, workspace: Workspace, listener: Listener)
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(path: str, study: Study, ticks: Any) -> None:
+def _start_worker(path: str, study: bytes, ticks: Any) -> None:
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    _worker.update(workspace=Workspace(Path(path)), study=study, ticks=ticks, last=0.0)
+    try:
+        _worker.update(workspace=Workspace(Path(path)), study=pickle.loads(study), ticks=ticks, last=0.0)
+    except Exception as error:  # a worker that fails to start would be taken for one that was killed
+        _worker["broken"] = error
 
 
 def _end_with_driver() -> None:
@@ -199,6 +216,8 @@ def _work(task: Task) -> Event:
             _worker["last"] = now
             _worker["ticks"].put(event)
 
+    if "broken" in _worker:
+        raise StepFailed(f"a worker process cannot load the study: {_worker['broken']}.", hint=OF_YOUR_OWN)
     return _perform(task, _worker["study"], _worker["workspace"], send)
 
 
@@ -208,6 +227,17 @@ def _received(ticks: Any) -> Iterator[Event]:
             yield ticks.get_nowait()
         except Empty:
             return
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 @contextmanager

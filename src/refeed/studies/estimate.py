@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import Any
 
-from refeed.core.steps import Fit, Measure, Sample, Step
+from refeed.core.steps import Alter, Fit, Measure, Sample, Step
 from refeed.studies.tasks import Plan
 from refeed.workspace import Workspace
 from refeed.workspace.files import MANIFEST
@@ -20,10 +20,7 @@ def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     seen: set[str] = set()
     for arm in plan.study.arms:
-        steps: list[Step] = [arm.lineage.draw]
-        for turn in arm.turns:
-            steps += [turn.model, turn.fresh.step, *turn.scores]
-        for step in steps:
+        for step in (step for turn in arm.turns for step in turn.steps):
             if step.digest in seen or (step.rebuilds and not isinstance(step, Measure)):
                 continue
             seen.add(step.digest)
@@ -52,7 +49,7 @@ def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
 def _rows(step: Step) -> int:
     if isinstance(step, Fit):
         return max(step.train.num_rows, 1)
-    return max(step.num_rows, 1) if isinstance(step, Sample) else 1
+    return max(step.num_rows, 1) if isinstance(step, Sample | Alter) else 1
 
 
 def _seconds(step: Step, store: Workspace) -> float | None:

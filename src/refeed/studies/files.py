@@ -13,6 +13,7 @@ from refeed import catalogue
 from refeed.core.errors import StudyError
 from refeed.studies.study import Case, Study
 from refeed.studies.tables import (
+    DEFAULT_POLICIES,
     apply_scale,
     assign,
     known,
@@ -25,8 +26,8 @@ from refeed.studies.tables import (
     typed,
 )
 
-CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "grid")
-STUDY_KEYS = ("question", "generations", "seeds", "policies", "cases", "scale")
+CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "start", "grid")
+STUDY_KEYS = ("question", "generations", "seeds", "policies", "controls", "min_real_share", "cases", "scale")
 
 
 def shipped() -> dict[str, str]:
@@ -53,7 +54,7 @@ def load_study(name: str, *, overrides: Sequence[str] = (), scale: str | None = 
         texts = shipped()
         if name not in texts:
             raise StudyError(
-                f"study {name!r} is not known{catalogue.did_you_mean(name, texts)}.",
+                f"study {name!r} is not known{catalogue.did_you_mean(name, texts)}",
                 hint=f"Shipped: {', '.join(texts)}. A file of your own: refeed run FILE.toml",
             )
         text, where, title = texts[name], f"the shipped study {name}", name
@@ -68,10 +69,10 @@ def parse(text: str, *, name: str, where: str = "the study", overrides: Sequence
         raise StudyError(f"{where} is not valid TOML: {error}.") from None
     assigned: list[str] = []
     try:
-        apply_scale(table, scale)
+        scale = apply_scale(table, scale, (*STUDY_KEYS, *CASE_KEYS))
         for text_of_override in overrides:
             assigned.append(override(table, text_of_override))
-        return _study(table, name=name, scale=scale or "small")
+        return _study(table, name=name, scale=scale)
     except StudyError as error:
         line = line_of(text, error.at) if error.at and error.at not in assigned else None
         place = f"In {where}, line {line}." if line else f"In {where}."
@@ -90,7 +91,8 @@ def _study(table: dict[str, Any], *, name: str, scale: str) -> Study:
         question=typed(table, "question", str, ""),
         generations=typed(table, "generations", int, 5),
         seeds=_seeds(table.get("seeds", 3)),
-        policies=_policies(table.get("policies", ["replace", "accumulate"])),
+        policies=_policies(table.get("policies", DEFAULT_POLICIES)) | _controls(table.get("controls", [])),
+        min_real_share=_share(table.get("min_real_share", 0.0)),
         cases=cases,
         scale=scale,
     )
@@ -102,6 +104,11 @@ def _cases(title: str, table: dict[str, Any]) -> Iterator[Case]:
     grid = table.pop("grid", {})
     if not isinstance(grid, Mapping) or not all(isinstance(values, list) and values for values in grid.values()):
         raise mistake('grid must give a list of values for each key, as in "source.rows" = [100, 1000].', f"{prefix}grid")
+    for key in grid:
+        if key.partition(".")[0] not in CASE_KEYS[:-1]:
+            raise mistake(
+                f"grid key {key!r} is not of a case.", f"{prefix}grid", hint=f"It starts with: {', '.join(CASE_KEYS[1:-1])}."
+            )
     for values in itertools.product(*grid.values()):
         labels = dict(zip(grid, values, strict=True))
         cell = merge({}, table)
@@ -128,7 +135,7 @@ def _case(name: str, table: dict[str, Any], labels: dict[str, Any], prefix: str)
     with located(f"{prefix}metrics"):
         metrics = tuple(catalogue.build(entry, family.metrics, "metric") for entry in entries)
     with located(f"{prefix}metrics"):
-        case = Case(name=name, family=family.name, labels=labels, metrics=metrics, **parts)
+        case = Case(name=name, family=family.name, labels=labels, metrics=metrics, start=table.get("start", "scratch"), **parts)
         case.check()
     return case
 
@@ -142,7 +149,7 @@ def _with_kind(entry: Any, default: str, names: dict[str, str]) -> Any:
 
 
 def _policies(entries: Any) -> dict[str, Any]:
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str | Mapping) for entry in entries):
         raise mistake(f"policies must be a list of names or tables, not {entries!r}.", "policies")
     found: dict[str, Any] = {}
     for entry in entries:
@@ -151,8 +158,21 @@ def _policies(entries: Any) -> dict[str, Any]:
             title = str(entry.pop("name", None) or _title(entry))
             if title in found:
                 raise StudyError(f"policy {title!r} is named twice.", hint='Give one of them another name = "..."')
-            found[title] = catalogue.build(entry, catalogue.policies(), "policy")
+            found[title] = catalogue.build_policy(entry)
     return found
+
+
+def _controls(names: Any) -> dict[str, Any]:
+    if not isinstance(names, list):
+        raise mistake(f"controls must be a list of names, not {names!r}.", "controls", hint=known(catalogue.CONTROLS))
+    with located("controls"):
+        return {name: catalogue.build(name, catalogue.CONTROLS, "control") for name in names}
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise mistake(f"min_real_share must be a fraction in [0, 1], not {value!r}.", "min_real_share")
+    return float(value)
 
 
 def _title(entry: Mapping[str, Any]) -> str:

@@ -1,16 +1,15 @@
-"""Running a study: against a workspace, where every step is kept, or in memory."""
+"""Running a study: against a workspace, where every step is kept, or in a folder that is gone at the end."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refeed.core.recipes import digest
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
 from refeed.studies.environment import environment
@@ -33,12 +32,17 @@ def run(
 ) -> Results:
     """Do what is missing of `study` and return its results.
 
-    With a `workspace` every step is kept and never done again; without one the study runs in a folder that is removed at the end.
+    With a `workspace` every step is kept and never done again; without one the study runs in a temporary folder that is removed at
+    the end. Bits are equal for equal numbers of threads: the command line sets one, a notebook may have more.
     A lineage that stops (see `refeed.core.errors.OUTCOMES`) is part of the results, not an exception.
     """
     if workspace is None:
         with tempfile.TemporaryDirectory(prefix="refeed-") as folder:
-            return run(study, workspace=folder, engine=engine, listener=listener, on_plan=on_plan, command=command)
+            store = Workspace(folder)
+            try:
+                return run(study, workspace=store, engine=engine, listener=listener, on_plan=on_plan, command=command)
+            finally:
+                store.locks.close()
     store = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     started, clock = datetime.now(UTC), time.perf_counter()
     todo = plan(study, store)
@@ -56,7 +60,7 @@ def run(
         "wall_seconds": time.perf_counter() - clock,
         "engine": getattr(engine, "__name__", type(engine).__name__.lower()),
         "workers": getattr(engine, "workers", 1),
-        "steps": ledger.steps(todo),
+        "steps": ledger.steps(todo, plan(study, store)),
         "environment": environment(),
         "study_digest": study.digest,
         "errors": ledger.errors,
@@ -64,11 +68,10 @@ def run(
     return collect(study, store, about)
 
 
-def results_folder(workspace: Workspace, study: Study, overrides: Sequence[str] = ()) -> Path:
-    """Where the results of a study lie; one that was changed on the command line gets a folder of its own."""
-    changed = [*overrides, *([study.scale] if study.scale != "small" else [])]
-    suffix = f"-{digest(sorted(changed))[:6]}" if changed else ""
-    return workspace.path / "studies" / f"{study.name}{suffix}"
+def results_folder(workspace: Workspace, study: Study, unchanged: Study | None = None) -> Path:
+    """Where the results of a study lie; one that differs from the file as it stands (`unchanged`) gets a folder of its own."""
+    same = unchanged is None or unchanged.digest == study.digest
+    return workspace.path / "studies" / (study.name if same else f"{study.name}-{study.digest[:6]}")
 
 
 class _Ledger:
@@ -83,13 +86,15 @@ class _Ledger:
         if event.kind == "ended":
             kind = "measure" if event.task.kind == "lineages" else event.task.kind
             self._seconds[kind] = self._seconds.get(kind, 0.0) + event.seconds
-            if event.error is not None:
-                self.errors.append({"arms": list(event.task.arms), "step": event.task.kind, "traceback": event.error})
+            for arm, error in event.result.errors.items():
+                self.errors.append({"arm": arm, "step": event.task.kind, "generation": event.task.generation, "traceback": error})
         if self._listener is not None:
             self._listener(event)
 
-    def steps(self, todo: Plan) -> dict[str, dict[str, float]]:
-        return {
-            kind: {"total": total, "run": left, "reused": total - left, "seconds": self._seconds.get(kind, 0.0)}
-            for kind, (total, left) in todo.counts.items()
-        }
+    def steps(self, todo: Plan, after: Plan) -> dict[str, dict[str, float]]:
+        """By kind: how many distinct steps there are, how many ran now, how many were there before, and the seconds it took."""
+        found = {}
+        for kind, (total, left) in todo.counts.items():
+            run = left - after.counts.get(kind, (0, 0))[1]
+            found[kind] = {"total": total, "run": run, "reused": total - left, "seconds": self._seconds.get(kind, 0.0)}
+        return found

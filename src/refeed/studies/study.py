@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +14,8 @@ from refeed.core.loop import Lineage, Turn, turns
 from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
+
+MAX_GENERATIONS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Case:
     name: str = "main"
     family: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)  # what tells this case from the others of a grid
+    start: str = "scratch"  # or "previous": warm start
 
     def check(self) -> None:
         """Refuse what would only fail after an hour: a metric that the models or the source cannot serve."""
@@ -36,6 +41,14 @@ class Case:
                     f"{type(self.learner).__name__} nor the source {type(self.source).__name__} offers.",
                     hint="Drop the metric, or choose a learner or source that offers it.",
                 )
+        _refuse_twice([metric.name for metric in self.metrics], "metric", "metrics")
+        if self.start not in ("scratch", "previous"):
+            raise StudyError(f"start must be 'scratch' or 'previous', not {self.start!r}.", at="start")
+        if self.start == "previous" and "warm_start" not in self.learner.provides:
+            learner = type(self.learner).__name__
+            raise StudyError(f"start = 'previous' needs a learner that can go on from a model, but {learner} cannot.", at="start")
+        if self.source.rebuilds and not self.metrics:
+            raise StudyError(f"case {self.name!r} measures nothing, and of its family only numbers are kept.", at="metrics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +60,29 @@ class Arm:
     seed: int
     lineage: Lineage
     generations: int
+    min_real_share: float = 0.0
 
     @cached_property
     def turns(self) -> tuple[Turn, ...]:
-        return tuple(turns(self.lineage, self.generations))
+        """The generations that are to be run: those before a training set with too few real rows, or all."""
+        unguarded = turns(self.lineage, self.generations)
+        return tuple(itertools.takewhile(lambda turn: turn.train.real_share >= self.min_real_share, unguarded))
+
+    @cached_property
+    def guard(self) -> str | None:
+        """Why the lineage ends early: the first training set with too few real rows, and what would satisfy the guard."""
+        if len(self.turns) == self.generations:
+            return None
+        *_, short = turns(self.lineage, len(self.turns) + 1)
+        real, synthetic = short.train.num_real, short.train.num_rows - short.train.num_real
+        share = self.min_real_share
+        more = math.ceil(synthetic * share / (1 - share) - real - 1e-9) if share < 1 else None
+        fewer = math.floor(real * (1 - share) / share + 1e-9)
+        enough = f"{more} more real rows, or " if more is not None else ""
+        found = f"generation {short.generation} would train on {short.train.real_share:.1%} real rows"
+        return (
+            f"{found}, below min_real_share = {share:.1%}; it needs {enough}at most {fewer} synthetic rows instead of {synthetic}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +96,23 @@ class Study:
     name: str = "study"
     question: str = ""
     scale: str = "small"
+    min_real_share: float = 0.0  # a lineage stops before a generation would train on less
 
     def __post_init__(self) -> None:
-        if self.generations < 1:
-            raise StudyError(f"generations must be at least 1, not {self.generations}.")
+        if not 1 <= self.generations <= MAX_GENERATIONS:
+            raise StudyError(
+                f"generations must be at least 1 and at most {MAX_GENERATIONS:,}, not {self.generations}.", at="generations"
+            )
+        if not 0 <= self.min_real_share <= 1:
+            raise StudyError(f"min_real_share must be a fraction in [0, 1], not {self.min_real_share}.", at="min_real_share")
         if not self.seeds:
-            raise StudyError("seeds must name at least one lineage.", hint="Type: --set seeds=3")
+            raise StudyError("seeds must name at least one lineage.", hint="Type: --set seeds=3", at="seeds")
         if len(set(self.seeds)) < len(self.seeds):
-            raise StudyError(f"seeds must differ from each other, but are {list(self.seeds)}: equal seeds are equal lineages.")
+            message = f"seeds must differ from each other, but are {list(self.seeds)}: equal seeds are equal lineages."
+            raise StudyError(message, at="seeds")
+        if not all(abs(seed) < 2**63 for seed in self.seeds):
+            raise StudyError("seeds must be below 2^63.", at="seeds")
+        _refuse_twice([case.name for case in self.cases], "case", "cases")
         if not self.cases or not self.policies:
             raise StudyError("a study needs at least one case and one policy.")
         for case in self.cases:
@@ -82,7 +123,13 @@ class Study:
                         f"policy {name!r} asks for real rows that no generation has seen, but the source "
                         f"{type(case.source).__name__} of case {case.name!r} has only those it has.",
                         hint="Use fixed-real, or a source that draws at random.",
+                        at="policies",
                     )
+                if getattr(policy, "matches_steps", False) and "steps" not in case.learner.provides:
+                    learner = type(case.learner).__name__
+                    message = f"policy {name!r} matches training steps, but {learner} of case {case.name!r} takes none."
+                    raise StudyError(message, at="controls")
+        _ = self.digest  # what cannot be told apart is refused now, not after an hour
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -108,10 +155,21 @@ class Study:
             metrics=tuple(case.metrics),
             policy=policy,
             seed=Seed(seed),
+            start=case.start,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is worked out again in microseconds, so that a study is small to send."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @cached_property
     def digest(self) -> str:
         """The identity of all that is asked: two studies of one digest have the same results."""
-        cases = [[c.name, c.source, c.learner, c.sampler, list(c.metrics)] for c in self.cases]
-        return digest(cases, dict(self.policies), list(self.seeds), self.generations)
+        cases = [[c.name, c.source, c.learner, c.sampler, list(c.metrics), c.start] for c in self.cases]
+        return digest(cases, dict(self.policies), list(self.seeds), self.generations, self.min_real_share)
+
+
+def _refuse_twice(names: Sequence[str], what: str, at: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise StudyError(f"{what} {name!r} is there twice; their results could not be told apart.", at=at)

@@ -11,21 +11,28 @@ from refeed import catalogue
 from refeed.core.errors import StudyError
 
 SCALES = ("tiny", "small", "paper")
+DEFAULT_POLICIES = ["replace", "accumulate"]
 
 
-def apply_scale(table: dict[str, Any], scale: str | None) -> None:
+def apply_scale(table: dict[str, Any], scale: str | None, keys: Sequence[str]) -> str:
+    """Apply what the file says under [scale.NAME]; all its scales are checked, also those not chosen."""
     scales = table.pop("scale", {})
-    if not isinstance(scales, Mapping):
+    if not isinstance(scales, Mapping) or not all(isinstance(changes, Mapping) for changes in scales.values()):
         raise mistake("scale must be tables, as in [scale.tiny].", "scale")
-    for name in scales:
+    for name, changes in scales.items():
         if name not in SCALES:
-            raise mistake(f"scale {name!r} is not known.", f"scale.{name}", hint=f"Known: {', '.join(SCALES)}.")
-    if scale is None:
-        return
-    if scale not in SCALES:
-        raise StudyError(f"scale {scale!r} is not known{catalogue.did_you_mean(scale, SCALES)}.", hint=known(SCALES))
-    for key, value in _flat(scales.get(scale, {})):
-        assign(table, key, value)
+            raise mistake(f"scale {name!r} is not known{catalogue.did_you_mean(name, SCALES)}", f"scale.{name}", hint=known(SCALES))
+        for key, _ in _flat(changes):
+            if key.partition(".")[0] not in keys:
+                message = f"scale.{name}: {key} is not an option{catalogue.did_you_mean(key, keys)}"
+                raise mistake(message, f"scale.{name}.{key}", hint=known(keys))
+    if scale is not None and scale not in SCALES:
+        raise StudyError(f"scale {scale!r} is not known{catalogue.did_you_mean(scale, SCALES)}", hint=known(SCALES))
+    if scale not in (None, "small") and scale not in scales:
+        raise StudyError(f"this study has no sizes for --scale {scale}.", hint=f"It has: {', '.join(('small', *scales))}.")
+    for key, value in _flat(scales.get(scale or "small", {})):
+        change(table, key, value)
+    return scale or "small"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -37,24 +44,46 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def override(table: dict[str, Any], text: str) -> str:
+    """Apply "key=value" and return the key."""
     key, equals, value = text.partition("=")
     key = key.strip()
-    if not equals or not key:
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise StudyError(f"--set takes KEY=VALUE, not {text!r}.", hint="For example: --set generations=10")
+    parsed: Any = value.strip()
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        found = tomllib.loads(f"value = {value}")
+        parsed = found["value"] if len(found) == 1 else parsed
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+        pass  # plain text, such as a path
     if key.startswith("policy."):
         _override_policies(table, key.removeprefix("policy."), parsed)
     else:
-        assign(table, key, parsed)
+        change(table, key, parsed)
     return key
+
+
+def change(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key wherever it counts: it takes the place of a grid's values, and of what single cases say."""
+    cases = table.get("cases", {})
+    first, *rest = key.split(".")
+    if first == "cases" and rest and rest[0] not in cases:
+        raise StudyError(
+            f"there is no case {rest[0]!r}{catalogue.did_you_mean(rest[0], cases)}", hint=known(cases) if cases else None
+        )
+    assign(table, key, value)
+    if isinstance(table.get("grid"), Mapping) and key in table["grid"]:
+        table["grid"] = {name: values for name, values in table["grid"].items() if name != key}
+    for case in cases.values() if isinstance(cases, Mapping) else ():
+        if isinstance(case, dict) and first in case:
+            change(case, key, value)
 
 
 def _override_policies(table: dict[str, Any], option: str, value: Any) -> None:
     """`policy.rows=1000` sets the option of every policy of the study that has it."""
-    entries = [{"kind": entry} if isinstance(entry, str) else dict(entry) for entry in table.get("policies", [])]
+    given = table.get("policies", DEFAULT_POLICIES)
+    if not isinstance(given, list):
+        raise mistake(f"policies must be a list of names or tables, not {given!r}.", "policies")
+    entries = [{"kind": entry} if isinstance(entry, str) else dict(entry) for entry in given]
     taken = 0
     for entry in entries:
         make = catalogue.load(catalogue.look_up(entry.get("kind"), catalogue.policies(), "policy"))
@@ -116,7 +145,7 @@ def refuse_unknown(table: Mapping[str, Any], names: Sequence[str], prefix: str) 
     for key in table:
         if key not in names:
             raise mistake(
-                f"{prefix}{key} is not an option{catalogue.did_you_mean(key, names)}.",
+                f"{prefix}{key} is not an option{catalogue.did_you_mean(key, names)}",
                 f"{prefix}{key}",
                 hint=known(names),
             )

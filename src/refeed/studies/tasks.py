@@ -3,154 +3,182 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from refeed.core.errors import Stopped
+from refeed.core.errors import Stopped, WorkspaceError
 from refeed.core.memory import Memory
 from refeed.core.recipes import join
-from refeed.core.steps import Draw, Step
+from refeed.core.steps import Step
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
 from refeed.workspace.records import Record
 
-LINEAGES_PER_TASK = 50
+SEEDS_PER_TASK = 25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Some steps that are done in one go, after the tasks `after`. `arms` says where in the study to find them."""
+    """One step; or, of a cheap family, the scores of whole lineages. Done after the tasks `after`.
+
+    `arms`, `generation` and `number` say where in the study the step is found, so that a task is small to send.
+    """
 
     key: str
-    kind: str  # draw, fit, sample, measure; or lineages: whole lineages of a cheap family
+    kind: str  # draw, fit, sample, alter, measure; or lineages
     arms: tuple[int, ...]
     generation: int = 0
+    number: int = 0
     after: frozenset[str] = frozenset()
 
     def steps(self, study: Study) -> list[Step]:
-        """The steps that this task is to realise (of a `lineages` task: the scores)."""
-        return [step for arm in self.arms for step in _steps(study.arms[arm], self.kind, self.generation)]
+        if self.kind == "lineages":
+            return [score for arm in self.arms for turn in study.arms[arm].turns for score in turn.scores]
+        return [study.arms[self.arms[0]].turns[self.generation - 1].steps[self.number]]
 
 
-def _steps(arm: Arm, kind: str, generation: int) -> Iterator[Step]:
-    if kind == "draw":
-        yield arm.lineage.draw
-    elif kind == "lineages":
-        for turn in arm.turns:
-            yield from turn.scores
-    else:
-        turn = arm.turns[generation - 1]
-        yield from {"fit": (turn.model,), "sample": (turn.fresh.step,), "measure": turn.scores}[kind]
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a task ended: the outcomes that stopped something, and by lineage the traceback of what raised."""
+
+    stopped: list[Record] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.stopped or self.errors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every task of a study; `done` holds the keys of those that need not run."""
+    """Every task of a study; `done` holds the keys of those that need not run, or that stand behind an outcome."""
 
     study: Study
     tasks: dict[str, Task]
     done: frozenset[str]
-
-    @property
-    def pending(self) -> dict[str, Task]:
-        return {key: task for key, task in self.tasks.items() if key not in self.done}
+    counts: dict[str, tuple[int, int]]  # distinct steps by kind: in all, and still to do
 
     @cached_property
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Steps by kind: (in all, still to do)."""
-        counts: dict[str, tuple[int, int]] = {}
-        for key, task in self.tasks.items():
-            size = len(task.steps(self.study))
-            kind = "measure" if task.kind == "lineages" else task.kind
-            total, left = counts.get(kind, (0, 0))
-            counts[kind] = (total + size, left + (0 if key in self.done else size))
-        return counts
+    def pending(self) -> dict[str, Task]:
+        return {key: task for key, task in self.tasks.items() if key not in self.done}
 
 
 def plan(study: Study, store: Workspace) -> Plan:
     """The graph of `study` and what of it the store has. Builds recipes; computes nothing."""
     tasks: dict[str, Task] = {}
     done: set[str] = set()
+    steps: dict[str, tuple[str, bool]] = {}
     cheap: list[int] = []
     for number, arm in enumerate(study.arms):
         if arm.lineage.source.rebuilds:
             cheap.append(number)
             continue
-        for task, steps in _tasks(arm, number):
-            tasks.setdefault(task.key, task)
-            if all(store.has(step) for step in steps):
-                done.add(task.key)
-    for task, complete in _cheap_tasks(study, cheap, store):
+        for task, step in _tasks(arm, number, store):
+            if task.key not in tasks:
+                tasks[task.key] = task
+                steps[step.digest] = (step.kind, store.has(step))
+                if steps[step.digest][1]:
+                    done.add(task.key)
+    for arms in _chunks(study, cheap):
+        scores = [score for arm in arms for score in _reachable(study.arms[arm], store)]
+        steps |= {score.digest: (score.kind, store.has(score)) for score in scores}
+        ends = (study.arms[arm].turns[-1] for arm in arms)
+        key = join("lineages", *(step.digest for turn in ends for step in (turn.model, *turn.scores)))
+        task = Task(key=key, kind="lineages", arms=arms)
         tasks[task.key] = task
-        if complete:
+        if all(steps[score.digest][1] for score in scores):
             done.add(task.key)
-    return Plan(study=study, tasks=tasks, done=frozenset(done))
+    counts: dict[str, tuple[int, int]] = {}
+    for kind, has in steps.values():
+        total, left = counts.get(kind, (0, 0))
+        counts[kind] = (total + 1, left + (not has))
+    return Plan(study=study, tasks=tasks, done=frozenset(done), counts=counts)
 
 
-def _tasks(arm: Arm, number: int) -> Iterator[tuple[Task, list[Step]]]:
-    draw = arm.lineage.draw
-    yield Task(key=draw.digest, kind="draw", arms=(number,)), [draw]
+def _tasks(arm: Arm, number: int, store: Workspace) -> Iterator[tuple[Task, Step]]:
+    dead: set[str] = set()  # what was stopped by an outcome, and what stands behind it: never to be run
     for turn in arm.turns:
-        here: dict[str, Any] = {"arms": (number,), "generation": turn.generation}
-        model, fresh = turn.model, turn.fresh.step
-        # Further real rows (`State.more_real`) are drawn by whoever needs them first.
-        needed = (s for s in model.inputs() if s is draw or not isinstance(s, Draw))
-        yield Task(key=model.digest, kind="fit", after=frozenset(s.digest for s in needed), **here), [model]
-        yield Task(key=fresh.digest, kind="sample", after=frozenset({model.digest}), **here), [fresh]
-        if turn.scores:
-            inputs = frozenset(s.digest for score in turn.scores for s in score.inputs())
-            key = join("measures", *(score.digest for score in turn.scores))
-            yield Task(key=key, kind="measure", after=inputs, **here), list(turn.scores)
+        for position, step in enumerate(turn.steps):
+            after = frozenset(needed.digest for needed in step.inputs())
+            if dead & after:
+                dead.add(step.digest)
+                continue
+            if store.outcome(step):
+                dead.add(step.digest)
+            place = {"generation": turn.generation, "number": position}
+            yield Task(key=step.digest, kind=step.kind, arms=(number,), after=after, **place), step
+        if turn.model.digest in dead:
+            return
 
 
-def _cheap_tasks(study: Study, numbers: list[int], store: Workspace) -> Iterator[tuple[Task, bool]]:
-    """Whole lineages, some dozens to a task; those that are done and those that are not apart."""
-    for complete in (True, False):
-        chosen = [n for n in numbers if all(store.has(s) for t in study.arms[n].turns for s in t.scores) == complete]
-        for start in range(0, len(chosen), LINEAGES_PER_TASK):
-            arms = tuple(chosen[start : start + LINEAGES_PER_TASK])
-            key = join("lineages", *(study.arms[n].turns[-1].model.digest for n in arms))
-            yield Task(key=key, kind="lineages", arms=arms), complete
+def _reachable(arm: Arm, store: Workspace) -> Iterator[Step]:
+    """The scores of a cheap lineage, up to the one that stopped it."""
+    for turn in arm.turns:
+        for score in turn.scores:
+            yield score
+            if store.outcome(score):
+                return
 
 
-def perform(task: Task, study: Study, store: Workspace) -> list[Record]:
-    """Do `task`; returns the outcomes that stopped something, if any. Everything it made is in the store when this returns."""
+def _chunks(study: Study, numbers: list[int]) -> Iterator[tuple[int, ...]]:
+    """Lineages of one case and some dozen seeds, by their place in the study and not by what is done, so that chunks are stable."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    place = {seed: position for position, seed in enumerate(study.seeds)}
+    for number in numbers:
+        arm = study.arms[number]
+        groups.setdefault((arm.case.name, place[arm.seed] // SEEDS_PER_TASK), []).append(number)
+    return (tuple(group) for group in groups.values())
+
+
+def perform(task: Task, study: Study, store: Workspace) -> Done:
+    """Do `task`. Everything it made is in the store when this returns; what a plug-in raised is returned, not raised."""
     if task.kind == "lineages":
         return _perform_lineages(task, study, store)
-    stopped = []
-    for step in task.steps(study):
-        try:
-            store.realise(step)
-        except Stopped as stop:
-            stopped.append(_outcome(step, stop, 0.0))
-    return stopped
+    (step,) = task.steps(study)
+    try:
+        store.realise(step)
+    except Stopped as stop:
+        return Done(stopped=[_outcome(step, stop, 0.0)])
+    except WorkspaceError:
+        raise
+    except (Exception, SystemExit):
+        return Done(errors={task.arms[0]: traceback.format_exc()})
+    return Done()
 
 
-def _perform_lineages(task: Task, study: Study, store: Workspace) -> list[Record]:
-    # The lock keeps two processes from doing the same lineages; the second finds them done.
-    with store.locks.hold(task.key):
+def _perform_lineages(task: Task, study: Study, store: Workspace) -> Done:
+    arms = {number: study.arms[number] for number in task.arms}
+    errors: dict[int, str] = {}
+    records: list[Record] = []
+    with ExitStack() as locks:
+        # A lock a lineage, taken in one order everywhere: other processes wait, then find the lineages done.
+        for digest in sorted({arm.turns[-1].model.digest for arm in arms.values()}):
+            locks.enter_context(store.locks.hold(digest))
         store.refresh()
-        records = [record for arm in task.arms for record in _lineage(study.arms[arm], store)]
+        for number, arm in arms.items():
+            try:
+                records.extend(_lineage(arm, store))
+            except (Exception, SystemExit):
+                errors[number] = traceback.format_exc()
         store.record(records)
-    return [record for record in records if record.outcome is not None]
+    return Done(stopped=[record for record in records if record.outcome is not None], errors=errors)
 
 
 def _lineage(arm: Arm, store: Workspace) -> Iterator[Record]:
     memory = Memory()
-    for turn in arm.turns:
-        for score in turn.scores:
-            if store.has(score):
-                continue
-            started = time.perf_counter()
-            try:
-                values = memory.realise(score)
-            except Stopped as stop:
-                yield _outcome(score, stop, time.perf_counter() - started)
-            else:
-                seconds = time.perf_counter() - started
-                yield Record(digest=score.digest, kind=score.kind, seconds=seconds, values=values)
+    for score in _reachable(arm, store):
+        if store.has(score):
+            continue
+        started = time.perf_counter()
+        try:
+            values = memory.realise(score)
+        except Stopped as stop:
+            yield _outcome(score, stop, time.perf_counter() - started)
+            return
+        yield Record(digest=score.digest, kind=score.kind, seconds=time.perf_counter() - started, values=values)
 
 
 def _outcome(step: Step, stop: Stopped, seconds: float) -> Record:

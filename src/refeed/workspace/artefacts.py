@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from refeed.core.recipes import recipe
 from refeed.core.rows import Rows
 from refeed.core.shards import Origin, Pool
-from refeed.core.steps import Draw, Fit, Sample, Step
+from refeed.core.steps import Alter, Draw, Fit, Sample, Step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ def write(step: Step, value: Any, folder: Path) -> None:
         (folder / "model").mkdir()
         value.save(folder / "model")
         write_selection(step.train, folder / "selection.parquet")
-    elif isinstance(step, Sample):
+    elif isinstance(step, Sample | Alter):
         write_rows(value, folder / "rows.parquet", origin=step.shard.origin, digest=step.digest)
     else:
         raise TypeError(f"steps of kind {step.kind} leave no artefact")
@@ -38,7 +38,7 @@ def read(step: Step, folder: Path) -> Any:
         return step.source.load(folder, train=train, test=test)  # type: ignore[attr-defined]
     if isinstance(step, Fit):
         return step.learner.load(folder / "model")  # type: ignore[attr-defined]
-    if isinstance(step, Sample):
+    if isinstance(step, Sample | Alter):
         return read_rows(folder / "rows.parquet")
     raise TypeError(f"steps of kind {step.kind} leave no artefact")
 
@@ -59,7 +59,14 @@ def describe(step: Step) -> dict[str, Any]:
             }
             for part in step.train
         ]
-        return about | {"learner": recipe(step.learner), "seed": str(step.seed), "train": parts}
+        start = step.start.digest if step.start else None
+        return about | {
+            "learner": recipe(step.learner),
+            "seed": str(step.seed),
+            "start": start,
+            "visits": step.visits,
+            "train": parts,
+        }
     if isinstance(step, Sample):
         return about | {
             "sampler": recipe(step.sampler),
@@ -67,6 +74,15 @@ def describe(step: Step) -> dict[str, Any]:
             "rows": step.num_rows,
             "generation": step.generation,
             "model": step.model.digest,
+        }
+    if isinstance(step, Alter):
+        return about | {
+            "alteration": recipe(step.alteration),
+            "seed": str(step.seed),
+            "rows": step.num_rows,
+            "candidates": step.rows.num_rows,
+            "generation": step.rows.origin.generation,
+            "of": step.rows.digest,
         }
     return about
 

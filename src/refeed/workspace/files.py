@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refeed.core.errors import Damaged, WorkspaceError
+from refeed.core.errors import Damaged, NotAWorkspace, WorkspaceError
 
 MANIFEST = "manifest.json"
+OPENING = "opening the workspace"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 @contextmanager
@@ -38,6 +40,10 @@ def plain_errors(doing: str, root: Path) -> Iterator[None]:
             raise WorkspaceError(
                 f"cannot write to {root} while {doing}: {os.strerror(code)}.",
                 hint="Choose a folder you may write to with --workspace FOLDER.",
+            ) from error
+        if code in NO_FOLDER and doing == OPENING:
+            raise NotAWorkspace(
+                f"{root} cannot be a folder: {os.strerror(code)}.", "Choose one with --workspace FOLDER."
             ) from error
         raise
 
@@ -77,17 +83,25 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             outputs[str(path.relative_to(folder))] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    write_bytes(folder / MANIFEST, json.dumps(manifest | {"outputs": outputs}, indent=1).encode())
+    manifest = manifest | {"outputs": outputs}
+    write_bytes(folder / MANIFEST, json.dumps(manifest | {"self": _checksum(manifest)}, indent=1).encode())
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "self"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a sealed folder, after checking every file against it; `Damaged` names the first that does not match."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        outputs = manifest["outputs"].items()
+        intact = manifest["self"] == _checksum(manifest)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise Damaged(f"{folder / MANIFEST} is not readable JSON") from None
-    for name, expected in outputs:
+        raise Damaged(f"{folder / MANIFEST} is not readable") from None
+    if not intact:
+        raise Damaged(f"{folder / MANIFEST} does not match its own checksum")
+    for name, expected in manifest["outputs"].items():
         path = folder / name
         if not path.is_file():
             raise Damaged(f"{path} is missing")
@@ -105,7 +119,11 @@ def publish(temporary: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-        shutil.rmtree(temporary)
+        if (final / MANIFEST).exists():
+            shutil.rmtree(temporary)
+        else:  # what lies there was never finished, or lost its manifest
+            os.rename(final, final.parent.parent / "damaged" / f"{final.name}-{uuid.uuid4().hex[:6]}")
+            os.rename(temporary, final)
     descriptor = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

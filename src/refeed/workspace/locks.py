@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_descriptors: dict[tuple[int, str], int] = {}
+
 
 class StepLocks:
     """One byte of one file a step, locked by the kernel (POSIX record locks).
@@ -20,14 +22,19 @@ class StepLocks:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
-        self._owner = -1
 
     def _open(self) -> int:
-        if self._descriptor is None or self._owner != os.getpid():  # record locks are not inherited by a fork
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            self._owner = os.getpid()
-        return self._descriptor
+        # One descriptor a file and process: closing any other one would free the locks. Record locks are not inherited by a fork.
+        key = (os.getpid(), str(self._path.absolute()))
+        if key not in _descriptors:
+            _descriptors[key] = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        return _descriptors[key]
+
+    def close(self) -> None:
+        """Close the file; nobody in this process may be using it."""
+        descriptor = _descriptors.pop((os.getpid(), str(self._path.absolute())), None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     @contextmanager
     def hold(self, digest: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

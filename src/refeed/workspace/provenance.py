@@ -156,7 +156,8 @@ def recipe_text(recipe: Any) -> str:
     """A recipe on one line: Llama(width=96, layers=1)."""
     if not isinstance(recipe, dict) or "kind" not in recipe:
         return str(recipe)
-    options = {name: value for name, value in recipe.items() if name not in ("kind", "version") and value not in (None, "")}
+    fields = recipe.get("fields", {})
+    options = {name: value for name, value in fields.items() if value not in (None, "")}
     inner = ", ".join(f"{name}={recipe_text(value)}" for name, value in options.items())
     return f"{str(recipe['kind']).rpartition(':')[2]}({inner})"
 

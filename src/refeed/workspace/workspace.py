@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from refeed.core.errors import Damaged, Stopped, WorkspaceError
+from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
 from refeed.core.steps import Measure, Reduce, Step
 from refeed.workspace import artefacts
-from refeed.workspace.files import MANIFEST, plain_errors, publish, seal, verify, write_bytes
+from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
 from refeed.workspace.locks import StepLocks
 from refeed.workspace.records import Record, read_records, write_records
 
@@ -46,7 +46,7 @@ class Workspace:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with plain_errors("opening the workspace", self.path.parent if not self.path.exists() else self.path):
+        with plain_errors(OPENING, self.path):
             self._open()
         self.memory = Memory(max_bytes=512 * 2**20, backed=True)
         self.locks = StepLocks(self.path / "lock")
@@ -58,25 +58,28 @@ class Workspace:
     def _open(self) -> None:
         marker = self.path / "refeed.json"
         if self.path.is_file():
-            raise WorkspaceError(f"{self.path} is a file, not a folder.", hint="Choose a folder with --workspace FOLDER.")
-        if not marker.exists():
+            raise NotAWorkspace(f"{self.path} is a file, not a folder.", "Choose a folder with --workspace FOLDER.")
+        new = not marker.exists()
+        if new:
             present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
             if any(name not in FOLDERS and not name.startswith(".refeed.json") for name in present):
-                raise WorkspaceError(
+                raise NotAWorkspace(
                     f"{self.path} holds files but is not a refeed workspace (there is no refeed.json).",
-                    hint="Choose an empty or new folder with --workspace FOLDER.",
+                    "Choose an empty or new folder with --workspace FOLDER.",
                 )
-            for name in FOLDERS:
+        for name in FOLDERS:
+            if not (self.path / name).exists():
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+        if new:
             write_bytes(marker, json.dumps({"format": FORMAT}).encode())
         try:
             found = json.loads(marker.read_bytes())["format"]
         except (ValueError, KeyError, TypeError):
-            raise WorkspaceError(f'{marker} is damaged: it should hold {{"format": {FORMAT}}}.') from None
+            raise NotAWorkspace(f'{marker} is damaged: it should hold {{"format": {FORMAT}}}.') from None
         if found != FORMAT:
-            raise WorkspaceError(
+            raise NotAWorkspace(
                 f"{self.path} was written in format {found}; this version of refeed reads format {FORMAT}.",
-                hint="Use the version that wrote it, or choose another folder with --workspace FOLDER.",
+                "Use the version that wrote it, or choose another folder with --workspace FOLDER.",
             )
 
     # What is known -------------------------------------------------------------------------------------------------------------
@@ -86,6 +89,11 @@ class Workspace:
         if step.digest in self.records:
             return True
         return not isinstance(step, Measure | Reduce) and (self.folder(step) / MANIFEST).exists()
+
+    def outcome(self, step: Step) -> str | None:
+        """The name of the outcome that stopped `step`, if one did."""
+        record = self.records.get(step.digest)
+        return None if record is None else record.outcome
 
     def folder(self, step: Step) -> Path:
         return self.path / "steps" / step.digest
@@ -118,26 +126,28 @@ class Workspace:
             with self.locks.hold(step.digest):
                 if isinstance(step, Measure):
                     self.refresh()
-                value = self._find(step)
+                value = self._find(step, locked=True)
                 if value is None:
                     value = self._make(step)
         self.memory.remember(step, value)
         return value
 
-    def _find(self, step: Step) -> Any | None:
+    def _find(self, step: Step, *, locked: bool = False) -> Any | None:
         record = self.records.get(step.digest)
         if record is not None:
             if record.outcome is not None:
-                raise Stopped(record.outcome, record.sentence or "")
+                stopped = Stopped(record.outcome, record.sentence or "")
+                stopped.recorded = True
+                raise stopped
             return record.values
         value = self.memory.recall(step)
         if value is None and not step.rebuilds and not isinstance(step, Measure):
-            value = self._read(step)
+            value = self._read(step, locked=locked)
             if value is not None:
                 self.memory.remember(step, value)
         return value
 
-    def _read(self, step: Step) -> Any | None:
+    def _read(self, step: Step, *, locked: bool) -> Any | None:
         folder = self.folder(step)
         if not (folder / MANIFEST).exists():
             return None
@@ -147,7 +157,8 @@ class Workspace:
                 self._verified.add(step.digest)
             return artefacts.read(step, folder)
         except Damaged as damage:
-            self._set_aside(folder, damage)
+            if locked:  # else another process may be mending it
+                self._set_aside(folder, damage)
             return None
 
     def _make(self, step: Step) -> Any:
@@ -155,19 +166,10 @@ class Workspace:
         try:
             value = step.run(self.realise)
         except Stopped as stopped:
-            if not any(self._stopped(needed) for needed in step.inputs()):  # only the step that stopped is to blame
-                seconds = time.perf_counter() - started
-                self.record(
-                    [
-                        Record(
-                            digest=step.digest,
-                            kind=step.kind,
-                            seconds=seconds,
-                            outcome=stopped.outcome,
-                            sentence=stopped.sentence,
-                        )
-                    ]
-                )
+            if not stopped.recorded:  # else a step that this one stands on is to blame
+                seconds, stopped.recorded = time.perf_counter() - started, True
+                outcome, sentence = stopped.outcome, stopped.sentence
+                self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, outcome=outcome, sentence=sentence)])
             raise
         seconds = time.perf_counter() - started
         if isinstance(step, Measure):
@@ -175,10 +177,6 @@ class Workspace:
         else:
             self._store(step, value, seconds)
         return value
-
-    def _stopped(self, step: Step) -> bool:
-        record = self.records.get(step.digest)
-        return record is not None and record.outcome is not None
 
     def _store(self, step: Step, value: Any, seconds: float) -> None:
         temporary = self.path / "tmp" / f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:12]}"

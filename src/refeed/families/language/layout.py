@@ -110,6 +110,11 @@ class Packed:
             if step == num_steps:
                 return
 
+    def num_steps(self, epochs: int, batch_tokens: int, seed: Seed) -> int:
+        """How many steps so many epochs take."""
+        per_step = max(1, batch_tokens // self._block)
+        return sum(-(-self._plan(seed / epoch).num_blocks // per_step) for epoch in range(epochs))
+
     def _plan(self, seed: Seed) -> _Plan:
         order = seed.generator().permutation(len(self._lengths))
         to_block, at, num_blocks = pack(self._lengths[order].tolist(), block=self._block)

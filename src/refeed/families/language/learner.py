@@ -51,7 +51,7 @@ class Transformer(ABC):
     warm_up: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
-    provides: ClassVar[frozenset[str]] = frozenset({"log_prob"})
+    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "steps"})
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -81,12 +81,15 @@ class Transformer(ABC):
         weights = np.concatenate([np.full(len(rows), weight) for rows, weight in pieces])
         stories = stories_of(Rows.concatenate([rows for rows, _ in pieces]))
         packed = Packed(stories, weights, context=self.context, end=world.tokenizer.end)
-        epochs = self.epochs if self.steps is None else None
+        steps = self.steps
+        if steps is None and data.visits != data.num_rows:  # as many steps as an epoch of so many rows takes
+            steps = max(1, round(packed.num_steps(self.epochs, self.batch_tokens, seed / "order") * data.visits / data.num_rows))
+        epochs = self.epochs if steps is None else None
         config = self._config(vocabulary=world.tokenizer.size, end=world.tokenizer.end)
         net = nets.build(config, seed=(seed / "weights").integer())
         if start is not None:
             net.load_state_dict(start.net.state_dict())
-        self._train(net, packed.batches(epochs, self.steps, self.batch_tokens, seed / "order"))
+        self._train(net, packed.batches(epochs, steps, self.batch_tokens, seed / "order"))
         return LanguageModel(net=net, tokenizer=world.tokenizer)
 
     def load(self, folder: Path) -> LanguageModel:

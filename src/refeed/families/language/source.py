@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from refeed.core.errors import SourceError, StudyError
 from refeed.core.protocols import World
@@ -22,6 +24,19 @@ class LanguageWorld(World):
 
     tokenizer: Tokenizer
     grammar: Grammar | None = None
+
+    def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
+        """`log_prob`: nats a token by the model that wrote them, its own confidence; `grammar`: by the grammar; `length`."""
+        stories = stories_of(rows)
+        if name == "length":
+            return stories.lengths.astype(float)
+        if name == "grammar" and self.grammar is not None:
+            return np.asarray(self.grammar.log_prob(stories)) / np.maximum(stories.lengths, 1)
+        if name == "log_prob":
+            return np.asarray(model.log_prob(stories)) / np.maximum(stories.lengths, 1)
+        raise StudyError(
+            f"these stories know no score {name!r}.", hint="Known: log_prob, length, and for the story grammar: grammar."
+        )
 
     def save_extras(self, folder: Path) -> None:
         """What `source.load` needs beyond the rows."""

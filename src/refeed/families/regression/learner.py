@@ -43,7 +43,10 @@ class LeastSquares:
         total = data.total(moments)
         gram, cross = total[:, :-1], total[:, -1]
         if data.num_rows >= len(gram):
-            return _checked(np.linalg.solve(gram, cross))
+            try:
+                return _checked(np.linalg.solve(gram, cross))
+            except np.linalg.LinAlgError:  # repeated rows or zero weights: fewer directions than rows
+                pass
         return _checked(np.linalg.pinv(gram, hermitian=True) @ cross)
 
     def load(self, folder: Path) -> LinearModel:

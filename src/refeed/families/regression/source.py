@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from refeed.core.seeds import Seed
 class LinearWorld(World):
     coefficients: np.ndarray  # w*, of shape (d,)
     noise: float  # s, the standard deviation of the label noise
+
+    def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
+        """`closeness`: minus the squared distance of a label from the truth; `fit`: from what the model would say."""
+        if name not in ("closeness", "fit"):
+            raise StudyError(f"regression knows no score {name!r}.", hint="Known: closeness, fit.")
+        coefficients = self.coefficients if name == "closeness" else model.coefficients
+        return -((rows["y"] - rows["x"] @ coefficients) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +41,8 @@ class Linear:
     def __post_init__(self) -> None:
         if self.dimension < 1 or self.rows < 1:
             raise StudyError(f"source.dimension and source.rows must be at least 1, not {self.dimension} and {self.rows}")
-        if self.noise < 0 or self.signal < 0:
-            raise StudyError(f"source.noise and source.signal must not be negative, not {self.noise} and {self.signal}")
+        if not (0 <= self.noise < np.inf and 0 <= self.signal < np.inf):
+            raise StudyError(f"source.noise and source.signal must be finite and not negative, not {self.noise} and {self.signal}")
 
     @property
     def num_rows(self) -> int:
