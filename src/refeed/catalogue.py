@@ -22,6 +22,7 @@ from refeed.core.protocols import Family
 FAMILIES = {
     "regression": "refeed.families.regression:FAMILY",
     "language": "refeed.families.language:FAMILY",
+    "images": "refeed.families.images:FAMILY",
 }
 
 POLICIES = {

@@ -1,0 +1,137 @@
+"""Image files to one array of pixels, once: decoded, cropped, resized, and kept beside a list of those that are broken.
+
+The array lies in the user's cache folder ($REFEED_CACHE, else ~/.cache/refeed), under a name made of the files' names, sizes and
+times of change and of the crop, so that a changed file is decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refeed.core import progress
+from refeed.core.errors import SourceError
+
+log = logging.getLogger("refeed")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Images of one size, and where they come from."""
+
+    images: np.ndarray  # (images, size, size, 3) uint8, a read-only memory map
+    names: tuple[str, ...]  # one an image
+    broken: tuple[str, ...]  # files left out because they could not be read, with the reason
+    sha256: str  # of the images
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below `folder`, sorted by its path."""
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {folder}", hint="Name the folder of images: --set source.path=FOLDER")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def decode(path: Path, *, crop: int | None, size: int) -> np.ndarray:
+    """One image as (size, size, 3) uint8: its central `crop` x `crop` square (the largest if None), resized without aliasing.
+
+    As torchvision's CenterCrop and Resize do it: an odd margin is halved to even, and the bilinear filter widens with the reduction.
+    """
+    from PIL import Image
+
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    side = min(image.size) if crop is None else crop
+    if side > min(image.size):
+        raise ValueError(f"{image.width} x {image.height} pixels are too few to crop {side} x {side}")
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def decode_all(root: Path, files: Sequence[Path], *, crop: int | None, size: int, broken: str) -> Decoded:
+    """The images of `files`, in order. A broken one is named and counted: refused, or (`broken="skip"`) left out."""
+    names = tuple(path.relative_to(root).as_posix() for path in files)
+    stats = [path.stat() for path in files]
+    key = blake2b(repr((size, crop)).encode(), digest_size=16)
+    for name, stat in zip(names, stats, strict=True):
+        key.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    place = cache_folder() / "images" / key.hexdigest()
+    found = _open(place) or _decode_into(place, files, names, crop, size)
+    if found.broken:
+        listed = "; ".join(found.broken[:3]) + ("; ..." if len(found.broken) > 3 else "")
+        message = f"{len(found.broken)} of {len(files)} images under {root} cannot be read: {listed}"
+        if broken == "refuse":
+            raise SourceError(message, hint="Repair or remove them, or leave them out: --set source.broken=skip")
+        log.warning("%s. They are left out.", message)
+    return found
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("REFEED_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refeed")
+
+
+def _decode_into(place: Path, files: Sequence[Path], names: Sequence[str], crop: int | None, size: int) -> Decoded:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
+    try:
+        shape = (len(files), size, size, 3)
+        images = np.lib.format.open_memmap(working / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        kept, bad, content = [], [], sha256()
+
+        def attempt(path: Path) -> Any:
+            try:
+                return decode(path, crop=crop, size=size)
+            except Exception as error:  # a damaged file can raise nearly anything
+                return error
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for first in range(0, len(files), BATCH):
+                for number, result in enumerate(pool.map(attempt, files[first : first + BATCH]), start=first):
+                    if isinstance(result, Exception):
+                        bad.append(f"{names[number]} ({type(result).__name__}: {_brief(result)})")
+                        continue
+                    images[len(kept)] = result
+                    content.update(result.tobytes())
+                    kept.append(names[number])
+                progress.tick(min(first + BATCH, len(files)), len(files), "images")
+        images.flush()
+        del images
+        about = {"names": kept, "broken": bad, "sha256": content.hexdigest()}
+        (working / "about.json").write_text(json.dumps(about))
+        if not place.exists():
+            working.rename(place)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    found = _open(place)
+    assert found is not None
+    return found
+
+
+@lru_cache(maxsize=8)
+def _open_once(place: Path) -> Decoded:
+    about = json.loads((place / "about.json").read_text())
+    images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)[: len(about["names"])]
+    return Decoded(images, tuple(about["names"]), tuple(about["broken"]), about["sha256"])
+
+
+def _open(place: Path) -> Decoded | None:
+    return _open_once(place) if (place / "about.json").exists() else None
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else "no reason given"

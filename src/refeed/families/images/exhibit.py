@@ -1,0 +1,73 @@
+"""Images for people to look at: as they are, on one scale, as PNG data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refeed.core.rows import Rows
+from refeed.core.seeds import Seed
+from refeed.families.images.worlds import ImageWorld, images_of
+
+if TYPE_CHECKING:
+    from refeed.families.images.model import ImageModel
+
+LOOK = Seed(0) / "images" / "look"  # the same noise for every model, so that columns can be compared across generations
+ACROSS = 12
+
+
+def images(rows: Rows, *, world: ImageWorld, count: int) -> list[str]:
+    """The first `count` images."""
+    return [data_uri(image) for image in images_of(rows)[:count]]
+
+
+def portrait(model: ImageModel | None, *, world: ImageWorld, samples: Rows) -> dict[str, list[str]]:
+    """What a model makes of the same noise and of the same held-out images as every other model, and how its samples lie.
+
+    Without a model, what belongs on top: held-out images, and the mean and deviation of the real rows in `samples`.
+    """
+    shown = fixed(world)
+    mean, deviation = mean_and_deviation(images_of(samples))
+    panels = {"mean and deviation": [data_uri(mean), data_uri(deviation)]}
+    if model is None:
+        return panels | {"held-out images, reconstructed": [data_uri(image) for image in shown]}
+    noise = LOOK.generator().standard_normal((ACROSS, *model.noise_shape), dtype=np.float32)
+    panels["the same noise"] = [data_uri(image) for image in model.images(noise)]
+    if hasattr(model, "reconstruct"):
+        panels["held-out images, reconstructed"] = [data_uri(image) for image in model.reconstruct(shown)]
+    return panels
+
+
+def fixed(world: ImageWorld) -> np.ndarray:
+    """Twelve held-out images: first one of each of the rarest attribute values, the rest in order."""
+    rarity = [
+        (rate, number, code)
+        for number, attribute in enumerate(world.attributes)
+        for code, rate in enumerate(attribute.rates(attribute.test))
+        if 0 < rate <= 0.15
+    ]
+    chosen: list[int] = []
+    for _, number, code in sorted(rarity)[: ACROSS // 2]:
+        with_it = np.flatnonzero(world.attributes[number].test == code)
+        chosen += [int(row) for row in with_it[~np.isin(with_it, chosen)][:1]]
+    others = [row for row in range(len(world.test)) if row not in chosen]
+    return images_of(world.test)[(chosen + others)[:ACROSS]]
+
+
+def mean_and_deviation(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean image, and the standard deviation of each pixel value over images on a scale where white is 0.5."""
+    values = images_NHWC.astype(np.float32) / 255
+    deviation = np.clip(2 * values.std(0, dtype=np.float64), 0, 1)
+    return tuple(np.rint(255 * image).astype(np.uint8) for image in (values.mean(0, dtype=np.float64), deviation))  # type: ignore[return-value]
+
+
+def data_uri(image: np.ndarray) -> str:
+    """A (H, W, C) uint8 image as a PNG data URI."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", optimize=False)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

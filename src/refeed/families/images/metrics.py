@@ -1,0 +1,290 @@
+"""What is measured of a model of images: its loss on real images, its samples against real ones, and their attributes.
+
+Metrics of samples judge the first N of them, N fixed by the source: at most `rows`, the held-out rows, and what was sampled. Quantities
+that end in `_real` say the same of N real training rows against the same held-out rows: the floor, or the ceiling, to expect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from refeed.core.errors import StudyError
+from refeed.core.protocols import Quantity
+from refeed.core.rows import Rows
+from refeed.core.seeds import Seed
+from refeed.families.images import estimators
+from refeed.families.images.worlds import Attribute, ImageWorld, images_of
+
+if TYPE_CHECKING:
+    from refeed.families.images.model import ImageModel
+
+Features = Literal["attributes", "random-conv", "pixel-pca"]
+RARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestLoss:
+    """The model's own training loss on the held-out real images, without its augmentation, in float32; and its terms, if it has any."""
+
+    __test__: ClassVar[bool] = False  # not a pytest class
+    name: ClassVar[str] = "test_loss"
+    needs: ClassVar[frozenset[str]] = frozenset({"loss"})
+    quantities: ClassVar[tuple[Quantity, ...]] = (
+        Quantity(name="loss", role="risk", meaning="training loss on held-out real images"),
+        Quantity(name="reconstruction", unit="squared pixel", meaning="mean squared error of held-out images, pixels in [0, 1]"),
+        Quantity(name="kl", unit="nats/image", better="neither", meaning="KL(q(z|x) || p(z)) on held-out images"),
+        Quantity(name="reconstruction_at_mean", unit="squared pixel", meaning="the same with z at its mean"),
+        Quantity(name="active_units", unit="dimensions", better="neither", meaning="dimensions of z with more than 0.1 nats"),
+    )
+    version: ClassVar[int] = 1
+
+    def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        return model.test_loss(images_of(world.test), seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """Samples against held-out real images in one named feature space: how far, how much of it, how varied.
+
+    Frechet (`fd`) and kernel (`kid`) distances, precision, recall, density and coverage with k = `neighbours`, and the Vendi score with
+    a Gaussian kernel half as wide as the median distance between real images. See `estimators` for each definition.
+    """
+
+    features: Features = "random-conv"
+    rows: int = 1000
+    neighbours: int = 5
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        if self.rows <= self.neighbours or self.neighbours < 1:
+            raise StudyError(f"metric distances needs 1 <= neighbours < rows, not {self.neighbours} and {self.rows}")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"distances_{self._suffix}"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"samples", "attributes"} if self.features == "attributes" else {"samples"})
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
+        space = f"in the space {self.features}"
+        made = [
+            ("fd", "feature^2", "lower", "quality", f"Frechet distance to held-out real images {space}"),
+            ("kid", "1", "lower", "quality", f"kernel distance to held-out real images {space}, unbiased"),
+            ("precision", "1", "higher", "quality", f"share of samples among real images {space}; rises under collapse"),
+            ("density", "1", "higher", "quality", f"how densely samples lie among real images {space}; rises under collapse"),
+            ("recall", "1", "higher", "diversity", f"share of real images among samples {space}"),
+            ("coverage", "1", "higher", "diversity", f"share of real images with a sample near {space}"),
+            ("vendi", "images", "higher", "diversity", f"effective number of different samples {space}"),
+        ]
+        found = []
+        for name, unit, better, role, meaning in made:
+            real = f"{name}_{self._suffix}_real"
+            found.append(
+                Quantity(name=f"{name}_{self._suffix}", unit=unit, better=better, role=role, reference=real, meaning=meaning)
+            )
+            found.append(
+                Quantity(name=real, unit=unit, better="neither", role="reference", meaning="the same of real training images")
+            )
+        return tuple(found)
+
+    @property
+    def _suffix(self) -> str:
+        return self.features.replace("-", "_")
+
+    def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        from refeed.families.images import features
+
+        extract = features.extractor(self.features, world)
+        train, test, made = (extract(images) for images in _sets(self.name, samples, world, self.rows))
+        if len(test) <= self.neighbours:
+            raise StudyError(f"metric {self.name!r} needs more than {self.neighbours} held-out images, not {len(test)}")
+        scale = estimators.median_distance(test) / 2
+        result = {}
+        for points, ending in ((made, ""), (train, "_real")):
+            numbers = {
+                "fd": estimators.frechet_distance(test, points),
+                "kid": estimators.kernel_distance(test, points),
+                **estimators.precision_recall(test, points, neighbours=self.neighbours),
+                "vendi": estimators.vendi(points, scale=scale),
+            }
+            result |= {f"{name}_{self._suffix}{ending}": value for name, value in numbers.items()}
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAudit:
+    """Samples in pixels: how much they vary, whether they are copies, and whether the prior is where the model learnt to decode.
+
+    Pixel variance: the mean over pixel values of their variance over images; `variance_ratio` is that of samples over that of real
+    training images. `nearest_train`: root mean squared difference to the nearest real training image, median over samples; well below
+    that of held-out real images, it means memorised rows. `prior_shortfall`: 1 - (pixel variance of samples) / (that of the model's
+    reconstructions of its own training rows) where that ratio is under 0.6, else 0.
+    """
+
+    rows: int = 1000
+    name: ClassVar[str] = "image_audit"
+    needs: ClassVar[frozenset[str]] = frozenset({"samples"})
+    quantities: ClassVar[tuple[Quantity, ...]] = (
+        Quantity(
+            name="variance_ratio",
+            better="higher",
+            role="diversity",
+            reference="variance_ratio_real",
+            meaning="pixel variance of samples over that of real training images",
+        ),
+        Quantity(name="variance_ratio_real", better="neither", role="reference", meaning="the same of held-out real images"),
+        Quantity(
+            name="nearest_train",
+            better="neither",
+            reference="nearest_train_real",
+            meaning="pixel distance to the nearest real training image, median",
+        ),
+        Quantity(name="nearest_train_real", better="neither", role="reference", meaning="the same of held-out real images"),
+        Quantity(
+            name="duplicates_above_chance",
+            role="audit",
+            meaning="share of repeats among samples, less that among real images",
+            notice="of the sampled images are repeats beyond those among real images",
+        ),
+        Quantity(
+            name="prior_shortfall",
+            better="lower",
+            meaning="pixel variance of reconstructions that samples lack, where they lack more than 0.4 of it",
+            notice="of the variance of reconstructions is missing among samples: they are partly noise of the decoder, "
+            "so train longer or with fewer latent dimensions before reading this as collapse",
+        ),
+        Quantity(name="images_judged", unit="images", better="neither", meaning="sampled images looked at"),
+    )
+    version: ClassVar[int] = 1
+
+    def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        train, test, made = _sets(self.name, samples, world, self.rows)
+        real = images_of(world.train)
+        variance = pixel_variance(made)
+        learnt = getattr(model, "spread", float("nan"))
+        short = 1 - variance / learnt if learnt > 0 and variance < 0.6 * learnt else 0.0
+        return {
+            "variance_ratio": variance / max(pixel_variance(train), 1e-12),
+            "variance_ratio_real": pixel_variance(test) / max(pixel_variance(train), 1e-12),
+            "nearest_train": float(np.median(nearest(made, real))),
+            "nearest_train_real": float(np.median(nearest(test, real))),
+            "duplicates_above_chance": _repeats(made) - _repeats(train),
+            "prior_shortfall": short,
+            "images_judged": float(len(made)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeRates:
+    """How common each attribute's values are among samples, told by a network fitted on the real training rows' attributes.
+
+    A value is rare if at most 15 % of the real training rows have it. `rare_kept`: the mean over rare values of min(1, rate among
+    samples / real rate). `values_lost`: how many of all values have less than a tenth of their real rate. `attribute_entropy`: the
+    entropy of the rates, summed over attributes. `track`: attributes whose rates are reported one by one; of one with the values no and
+    yes, the rate of yes. The network's own error is `judge_accuracy`, on held-out real images; on images unlike any real one
+    it must guess.
+    """
+
+    track: tuple[str, ...] = ()
+    rows: int = 3000
+    name: ClassVar[str] = "attribute_rates"
+    needs: ClassVar[frozenset[str]] = frozenset({"samples", "attributes"})
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "track", tuple(self.track))
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
+        found = [
+            ("attribute_entropy", "nats", "higher", "diversity", "entropy of attribute values among samples, summed"),
+            ("rare_kept", "1", "higher", "tail", "share of their real rate that rare attribute values keep"),
+        ]
+        found += [(f"rate_{name}", "1", "neither", "other", f"share of samples with the attribute {name}") for name in self.track]
+        quantities = []
+        for name, unit, better, role, meaning in found:
+            quantities.append(Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning))
+            quantities.append(
+                Quantity(
+                    name=f"{name}_real", unit=unit, better="neither", role="reference", meaning="the same of held-out real images"
+                )
+            )
+        quantities.append(Quantity(name="values_lost", unit="values", role="other", meaning="attribute values all but gone"))
+        quantities.append(
+            Quantity(name="judge_accuracy", better="neither", meaning="of the attribute network, on held-out real images")
+        )
+        return tuple(quantities)
+
+    def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        from refeed.families.images import features
+
+        known = {attribute.name: attribute for attribute in world.attributes}
+        if unknown := [name for name in self.track if name not in known]:
+            raise StudyError(
+                f"metric 'attribute_rates' is to track {', '.join(unknown)}, which this source does not have",
+                hint=f"Its attributes: {', '.join(known) or 'none'}.",
+            )
+        judge = features.judge_of(world)
+        if samples is None or not len(samples):
+            raise StudyError("metric 'attribute_rates' needs sampled images, but the policy samples none")
+        told = judge.codes(images_of(samples)[: self.rows])
+        told_of_real = judge.codes(images_of(world.test))
+        right = [float((told_of_real[name] == attribute.test).mean()) for name, attribute in known.items()]
+        result = {"judge_accuracy": float(np.mean(right))}
+        for codes, ending in ((told, ""), (told_of_real, "_real")):
+            rates = {name: attribute.rates(codes[name]) for name, attribute in known.items()}
+            result[f"attribute_entropy{ending}"] = sum(estimators.entropy(rate) for rate in rates.values())
+            result[f"rare_kept{ending}"] = _rare_kept(known, rates)
+            for name in self.track:
+                result[f"rate_{name}{ending}"] = float(rates[name][-1])
+        lost = [rate < 0.1 * a.rates(a.train) for a, rate in ((a, a.rates(told[a.name])) for a in world.attributes)]
+        return result | {"values_lost": float(np.concatenate(lost).sum())}
+
+
+def check_features(features: str) -> None:
+    if features not in ("attributes", "random-conv", "pixel-pca"):
+        raise StudyError(f"features must be 'attributes', 'random-conv' or 'pixel-pca', not {features!r}")
+
+
+def pixel_variance(images: np.ndarray) -> float:
+    """The mean over pixel values of their variance over images, pixels in [0, 1]."""
+    return float(images.reshape(len(images), -1).astype(np.float32).var(0, dtype=np.float64).mean() / 255**2)
+
+
+def nearest(images: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The root mean squared difference of each image to the nearest of `among`, pixels in [0, 1]: (rows,)."""
+    flat = images.reshape(len(images), -1).astype(np.float32) / 255
+    closest = np.full(len(flat), np.inf)
+    for first in range(0, len(among), 2000):
+        part = among[first : first + 2000].reshape(-1, flat.shape[1]).astype(np.float32) / 255
+        closest = np.minimum(closest, estimators.squared_distances(flat, part).min(1))
+    return np.sqrt(closest / flat.shape[1])
+
+
+def _rare_kept(known: dict[str, Attribute], rates: dict[str, np.ndarray]) -> float:
+    """NaN where no value is rare."""
+    kept: list[float] = []
+    for name, attribute in known.items():
+        real = attribute.rates(attribute.train)
+        rare = (real > 0) & (real <= RARE)
+        kept += np.minimum(1, rates[name][rare] / real[rare]).tolist()
+    return float(np.mean(kept)) if kept else float("nan")
+
+
+def _repeats(images: np.ndarray) -> float:
+    return 1 - len({image.tobytes() for image in images}) / len(images)
+
+
+def _sets(metric: str, samples: Rows | None, world: ImageWorld, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N real training images, N held-out ones, and the first N samples."""
+    if samples is None or not len(samples):
+        raise StudyError(f"metric {metric!r} needs sampled images, but the policy samples none")
+    num = min(rows, len(world.train), len(world.test), len(samples))
+    return images_of(world.train)[:num], images_of(world.test)[:num], images_of(samples)[:num]

@@ -1,0 +1,64 @@
+"""The convolutional variational auto-encoder of the paper's face experiment, in plain PyTorch.
+
+Unusual: images enter in [0, 1], not [-1, 1]; the output is linear (clamped only when samples are made) unless `tanh`, which the
+recipe it follows has (AntixK/PyTorch-VAE's layers: convolutions of stride 2, batch norm, leaky ReLU). Shapes: x_BCHW, z_BZ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvVAE(nn.Module):
+    """q(z | x) = N(mean(x), diag exp(log_variance(x))) and the mean of p(x | z), both by convolutions.
+
+    Each of `channels` halves the sides; the decoder mirrors the encoder and ends in `head` channels at full resolution.
+    `log_scale`: the logarithm of the observation's standard deviation, used by the Gaussian likelihood alone.
+    """
+
+    def __init__(
+        self, *, size: int, image_channels: int, channels: Sequence[int], latent: int, head: int, tanh: bool = False
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self._small = (channels[-1], size >> len(channels), size >> len(channels))
+        cells = math.prod(self._small)
+        widths = [image_channels, *channels]
+        self.encoder = nn.Sequential(
+            *(_block(nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in zip(widths, widths[1:], strict=False)), nn.Flatten()
+        )
+        self.mean, self.log_variance = nn.Linear(cells, latent), nn.Linear(cells, latent)
+        self.grow = nn.Linear(latent, cells)
+        back = [*reversed(channels), head]
+        self.decoder = nn.Sequential(
+            *(
+                _block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1))
+                for a, b in zip(back, back[1:], strict=False)
+            ),
+            nn.Conv2d(head, image_channels, 3, padding=1),
+            nn.Tanh() if tanh else nn.Identity(),
+        )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each (B, latent)."""
+        features = self.encoder(x_BCHW)
+        return self.mean(features), self.log_variance(features)
+
+    def decode(self, z_BZ: Tensor) -> Tensor:
+        """The mean of p(x | z), (B, C, H, W)."""
+        small = self.grow(z_BZ).view(-1, *self._small)
+        return self.decoder(small.contiguous(memory_format=torch.channels_last))
+
+
+def _block(convolution: nn.Module) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU())
+
+
+def kl_to_prior(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)) in nats, one a dimension: (B, latent)."""
+    return -0.5 * (1 + log_variance_BZ - mean_BZ.square() - log_variance_BZ.exp())
