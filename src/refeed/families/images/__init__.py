@@ -1,4 +1,4 @@
-"""Models of images: variational auto-encoders fitted from scratch on drawn faces, scanned digits, CelebA or the user's own files."""
+"""Models of images, fitted from scratch on drawn faces, scanned digits, CelebA or the user's own files."""
 
 from refeed.core.protocols import Family
 

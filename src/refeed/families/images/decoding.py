@@ -49,7 +49,8 @@ def image_files(folder: Path) -> list[Path]:
 def decode(path: Path, *, crop: int | None, size: int) -> np.ndarray:
     """One image as (size, size, 3) uint8: its central `crop` x `crop` square (the largest if None), resized without aliasing.
 
-    As torchvision's CenterCrop and Resize do it: an odd margin is halved to even, and the bilinear filter widens with the reduction.
+    As torchvision's CenterCrop and Resize do it: an odd margin is halved to even, and the bilinear filter widens with the
+    reduction.
     """
     from PIL import Image
 
@@ -91,7 +92,9 @@ def _decode_into(place: Path, files: Sequence[Path], names: Sequence[str], crop:
     try:
         shape = (len(files), size, size, 3)
         images = np.lib.format.open_memmap(working / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        kept, bad, content = [], [], sha256()
+        kept: list[str] = []
+        bad: list[str] = []
+        content = sha256()
 
         def attempt(path: Path) -> Any:
             try:

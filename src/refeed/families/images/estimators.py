@@ -11,8 +11,8 @@ import numpy as np
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), with unbiased covariances (Dowson and Landau, 1982; Heusel et al., 2017).
 
-    The trace of the root is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric. Biased upward at few
-    rows; with at most as many rows as dimensions the covariances are singular.
+    The trace of the root is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric. Biased upward at
+    few rows; with at most as many rows as dimensions the covariances are singular.
     """
     (m1, c1), (m2, c2) = ((x.mean(0), np.cov(x, rowvar=False).reshape(x.shape[1], -1)) for x in _float64(real, made))
     values, vectors = np.linalg.eigh(c1)
@@ -50,9 +50,9 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def precision_recall(real: np.ndarray, made: np.ndarray, *, neighbours: int = 5) -> dict[str, float]:
     """Precision and recall (Kynkaanniemi et al., 2019), density and coverage (Naeem et al., 2020), by k nearest neighbours.
 
-    With B(x) the ball around x up to its k-th nearest neighbour in its own set: precision is the share of made rows in some real ball,
-    recall that of real rows in some made ball; density is (made rows in real balls, counted each time) / (k x made rows); coverage is
-    the share of real balls that hold a made row. Under collapse precision rises while recall and coverage fall.
+    With B(x) the ball around x up to its k-th nearest neighbour in its own set: precision is the share of made rows in some real
+    ball, recall that of real rows in some made ball; density is (made rows in real balls, counted each time) / (k x made rows);
+    coverage is the share of real balls that hold a made row. Under collapse precision rises while recall and coverage fall.
     """
 
     def radii(x: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def precision_recall(real: np.ndarray, made: np.ndarray, *, neighbours: int = 5)
 
 
 def vendi(made: np.ndarray, *, scale: float) -> float:
-    """exp(entropy of the eigenvalues of K / rows), K_ij = exp(-|x_i - x_j|^2 / (2 scale^2)): how many different things there seem to be.
+    """exp(entropy of the eigenvalues of K / rows), K_ij = exp(-|x_i - x_j|^2 / (2 scale^2)): an effective number of things.
 
     Between 1 and the number of rows (Friedman and Dieng, 2023).
     """

@@ -61,7 +61,7 @@ def mean_and_deviation(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """The mean image, and the standard deviation of each pixel value over images on a scale where white is 0.5."""
     values = images_NHWC.astype(np.float32) / 255
     deviation = np.clip(2 * values.std(0, dtype=np.float64), 0, 1)
-    return tuple(np.rint(255 * image).astype(np.uint8) for image in (values.mean(0, dtype=np.float64), deviation))  # type: ignore[return-value]
+    return np.rint(255 * values.mean(0, dtype=np.float64)).astype(np.uint8), np.rint(255 * deviation).astype(np.uint8)
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -1,14 +1,15 @@
 """Named feature spaces in which sets of images are compared, none of them downloaded.
 
 "attributes": the last hidden layer of a small network that tells the real training rows' attributes (the judge); needs labels.
-"random-conv": a convolutional network with random weights, fixed once and for all. "pixel-pca": the first principal components of the
-real training pixels. A distance means nothing without the name of its space, and none of these is the published FID's.
+"random-conv": a convolutional network with random weights, fixed once and for all. "pixel-pca": the first principal components of
+the real training pixels. A distance means nothing without the name of its space, and none of these is the published FID's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,9 @@ class Judge:
         features, logits = [], []
         for first in range(0, len(images), BATCH):
             with torch.inference_mode():
-                hidden = self._net.hidden(unit(bytes_tensor(images[first : first + BATCH]).to(device())))  # type: ignore[operator]
+                hidden = self._net.hidden(unit(bytes_tensor(images[first : first + BATCH]).to(device())))
                 features.append(hidden.cpu().numpy())
-                logits.append(self._net.heads(hidden).cpu().numpy())  # type: ignore[operator]
+                logits.append(self._net.heads(hidden).cpu().numpy())
         return np.concatenate(features), np.concatenate(logits)
 
 
@@ -94,7 +95,7 @@ class _Tower(nn.Module):
         widths = [image_channels, 24, 48, 96, 96]
         side = size
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
             side = -(-side // 2)
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * side * side, 64))
@@ -142,11 +143,11 @@ def _worn(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _random_conv(world: ImageWorld) -> Extract:
-    """Four random convolutions (He et al.'s scale) with ReLU; means and deviations over the image of each channel of the last two."""
+    """Three random convolutions (He et al.'s scale) with ReLU: mean and deviation over the image of each of 64 channels."""
 
     def make() -> nn.Module:
-        widths = [world.channels, 32, 64, 128, 128]
-        layers = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+        widths = [world.channels, 32, 64, 64]
+        layers = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)]
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -157,12 +158,11 @@ def _random_conv(world: ImageWorld) -> Extract:
     def features(images: np.ndarray) -> np.ndarray:
         made = []
         for first in range(0, len(images), BATCH):
-            x, seen = unit(bytes_tensor(images[first : first + BATCH]).to(device())) - 0.5, []
+            x = unit(bytes_tensor(images[first : first + BATCH]).to(device())) - 0.5
             with torch.inference_mode():
                 for layer in net:
                     x = torch.relu(layer(x))
-                    seen += [x.mean((2, 3)), x.var((2, 3), correction=0).sqrt()]
-                made.append(torch.cat(seen[-4:-2] + seen[-2:-1], 1).cpu().numpy())
+                made.append(torch.cat([x.mean((2, 3)), x.var((2, 3), correction=0).sqrt()], 1).cpu().numpy())
         return np.concatenate(made)
 
     return features

@@ -95,7 +95,8 @@ class Folder:
 class Array:
     """Images from an npy or npz file: uint8, or floats in [0, 1]; (rows, height, width[, channels]) or channels first.
 
-    `key`: the array's name in an npz file, "data" or the only one unless given. The rest is as for a folder; pixels stay as they are.
+    `key`: the array's name in an npz file, "data" or the only one unless given. The rest is as for a folder; pixels stay as they
+    are.
     """
 
     path: str = ""
@@ -133,7 +134,7 @@ class Array:
 
 @dataclass(frozen=True, kw_only=True)
 class CelebA:
-    """CelebA as its authors distribute it: `img_align_celeba/`, `list_eval_partition` and `list_attr_celeba` (txt or csv) in `path`.
+    """CelebA as its authors give it: `path` holds `img_align_celeba/`, `list_eval_partition` and `list_attr_celeba` (txt or csv).
 
     Its own partition is kept: training rows are the training part, test rows its "test" (or "valid") part. The central 148 x 148 of
     178 x 218 pixels, resized to `size`. `rows`, `test_rows`: only so many, the first by name. Without the attribute list the images

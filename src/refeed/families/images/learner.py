@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class VAE:
     """A convolutional VAE, fitted from scratch (or from `start`) by Adam.
 
-    Loss of `likelihood = "mse"`, the paper's: mean over pixels of (x - decoded)^2, plus `kl_weight` (0.00025) times KL(q(z|x) || p(z))
-    in nats, pixels in [0, 1]. In units of the evidence bound that is a Gaussian with 2 s^2 = kl_weight x (number of pixel values): a
-    strong prior. `"gaussian"`: nats a pixel value, 0.5 log(2 pi s^2) + (x - decoded)^2 / (2 s^2) + `kl_weight` (1, the beta of a
-    beta-VAE) x KL / (number of pixel values), with one s learnt for all pixels.
+    Loss of `likelihood = "mse"`, the paper's: the mean over pixel values of (x - decoded)^2, plus `kl_weight` (0.00025) times
+    KL(q(z|x) || p(z)) in nats, pixels in [0, 1]. As an evidence bound, that is a Gaussian with 2 s^2 = kl_weight x (number of pixel
+    values): a strong prior. `"gaussian"`: nats a pixel value, 0.5 log(2 pi s^2) + (x - decoded)^2 / (2 s^2) + `kl_weight` (1, the
+    beta of a beta-VAE) x KL / (number of pixel values), with one s learnt for all pixels.
 
     `channels`: of each convolution, each halving the sides. `latent`: dimensions of z. `head`: channels of the decoder at full
-    resolution. `epochs`: passes over the training set, whatever its size, so that n times the rows take n times the steps; or `steps`,
-    that many whatever the rows. `schedule`: "cycle" (up over a tenth of the steps, down a cosine) or "exponential" (times `decay`
-    each epoch). `flip`: mirror half of the images, drawn anew each time. `precision`: "bfloat16" autocast, "float32", or "auto": the
-    first where the hardware has it. `net`: `module:callable` of your own, called with (size, image_channels, latent), which returns a
-    torch module with `encode(x) -> (mean, log_variance)` and `decode(z)`; x in [0, 1].
+    resolution. `epochs`: passes over the training set, whatever its size, so that n times the rows take n times the steps; or
+    `steps`, that many whatever the rows. `schedule`: "cycle" (up over a tenth of the steps, down a cosine) or "exponential" (times
+    `decay` each epoch). `flip`: mirror half of the images, drawn anew each time. `precision`: "bfloat16" autocast, "float32", or
+    "auto": the first where the hardware has it. `net`: `module:callable` of your own, called with (size, image_channels, latent),
+    which returns a torch module with `encode(x) -> (mean, log_variance)` and `decode(z)`; x in [0, 1].
     """
 
     channels: tuple[int, ...] = (32, 64, 128)

@@ -1,7 +1,8 @@
 """What is measured of a model of images: its loss on real images, its samples against real ones, and their attributes.
 
-Metrics of samples judge the first N of them, N fixed by the source: at most `rows`, the held-out rows, and what was sampled. Quantities
-that end in `_real` say the same of N real training rows against the same held-out rows: the floor, or the ceiling, to expect.
+Metrics of samples judge the first N of them, N fixed by the source: at most `rows`, the held-out rows, and what was sampled.
+Quantities that end in `_real` say the same of N real training rows against the same held-out rows: the floor, or the ceiling, to
+expect.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RARE = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class TestLoss:
-    """The model's own training loss on the held-out real images, without its augmentation, in float32; and its terms, if it has any."""
+    """The model's training loss on the held-out real images, as they are, in float32; and its terms, if it has any."""
 
     __test__: ClassVar[bool] = False  # not a pytest class
     name: ClassVar[str] = "test_loss"
@@ -49,8 +50,8 @@ class TestLoss:
 class Distances:
     """Samples against held-out real images in one named feature space: how far, how much of it, how varied.
 
-    Frechet (`fd`) and kernel (`kid`) distances, precision, recall, density and coverage with k = `neighbours`, and the Vendi score with
-    a Gaussian kernel half as wide as the median distance between real images. See `estimators` for each definition.
+    Frechet (`fd`) and kernel (`kid`) distances, precision, recall, density and coverage with k = `neighbours`, and the Vendi score
+    with a Gaussian kernel half as wide as the median distance between real images. See `estimators` for each definition.
     """
 
     features: Features = "random-conv"
@@ -64,15 +65,15 @@ class Distances:
             raise StudyError(f"metric distances needs 1 <= neighbours < rows, not {self.neighbours} and {self.rows}")
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"distances_{self._suffix}"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         return frozenset({"samples", "attributes"} if self.features == "attributes" else {"samples"})
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
+    def quantities(self) -> tuple[Quantity, ...]:
         space = f"in the space {self.features}"
         made = [
             ("fd", "feature^2", "lower", "quality", f"Frechet distance to held-out real images {space}"),
@@ -106,7 +107,7 @@ class Distances:
         if len(test) <= self.neighbours:
             raise StudyError(f"metric {self.name!r} needs more than {self.neighbours} held-out images, not {len(test)}")
         scale = estimators.median_distance(test) / 2
-        result = {}
+        result: dict[str, float] = {}
         for points, ending in ((made, ""), (train, "_real")):
             numbers = {
                 "fd": estimators.frechet_distance(test, points),
@@ -123,9 +124,9 @@ class ImageAudit:
     """Samples in pixels: how much they vary, whether they are copies, and whether the prior is where the model learnt to decode.
 
     Pixel variance: the mean over pixel values of their variance over images; `variance_ratio` is that of samples over that of real
-    training images. `nearest_train`: root mean squared difference to the nearest real training image, median over samples; well below
-    that of held-out real images, it means memorised rows. `prior_shortfall`: 1 - (pixel variance of samples) / (that of the model's
-    reconstructions of its own training rows) where that ratio is under 0.6, else 0.
+    training images. `nearest_train`: root mean squared difference to the nearest real training image, median over samples; well
+    below that of held-out real images, it means memorised rows. `prior_shortfall`: 1 - (pixel variance of samples) / (that of the
+    model's reconstructions of its own training rows) where that ratio is under 0.6, else 0.
     """
 
     rows: int = 1000
@@ -187,9 +188,9 @@ class AttributeRates:
 
     A value is rare if at most 15 % of the real training rows have it. `rare_kept`: the mean over rare values of min(1, rate among
     samples / real rate). `values_lost`: how many of all values have less than a tenth of their real rate. `attribute_entropy`: the
-    entropy of the rates, summed over attributes. `track`: attributes whose rates are reported one by one; of one with the values no and
-    yes, the rate of yes. The network's own error is `judge_accuracy`, on held-out real images; on images unlike any real one
-    it must guess.
+    entropy of the rates, summed over attributes. `track`: attributes whose rates are reported one by one; of one with the values
+    no and yes, the rate of yes. The network's own error is `judge_accuracy`, on held-out real images; on images unlike any real
+    one it must guess.
     """
 
     track: tuple[str, ...] = ()
@@ -202,7 +203,7 @@ class AttributeRates:
         object.__setattr__(self, "track", tuple(self.track))
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
+    def quantities(self) -> tuple[Quantity, ...]:
         found = [
             ("attribute_entropy", "nats", "higher", "diversity", "entropy of attribute values among samples, summed"),
             ("rare_kept", "1", "higher", "tail", "share of their real rate that rare attribute values keep"),

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from refeed.core.errors import StudyError
 from refeed.core.seeds import Seed
 from refeed.families.images.nets import ConvVAE, kl_to_prior
 from refeed.families.images.training import bytes_tensor, device, to_bytes, unit
 
-Tensor = torch.Tensor
 BATCH = 250
 SPREAD_ROWS = 1000
 
@@ -39,7 +39,7 @@ class ImageModel(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-def build(config: dict[str, Any]) -> torch.nn.Module:
+def build(config: dict[str, Any]) -> Any:
     """The network of a configuration: ours, or the callable that its `net` names."""
     if not config["net"]:
         names = ("size", "image_channels", "channels", "latent", "head", "tanh")
@@ -51,7 +51,12 @@ def build(config: dict[str, Any]) -> torch.nn.Module:
         raise StudyError(
             f"learner.net = {config['net']!r} cannot be imported: {error}", hint="Write it as module:callable."
         ) from None
-    net: torch.nn.Module = make(size=config["size"], image_channels=config["image_channels"], latent=config["latent"])
+    try:
+        net = make(size=config["size"], image_channels=config["image_channels"], latent=config["latent"])
+    except TypeError as error:
+        raise StudyError(
+            f"learner.net = {config['net']!r} cannot be called with size, image_channels and latent: {error}"
+        ) from None
     lacking = [part for part in ("encode", "decode") if not callable(getattr(net, part, None))]
     if lacking:
         raise StudyError(f"learner.net = {config['net']!r} has no method {' and no '.join(lacking)}")
@@ -71,7 +76,7 @@ class VAEModel:
         return (self.config["latent"],)
 
     @property
-    def log_scale(self) -> Tensor:
+    def log_scale(self) -> Any:
         """log s of the Gaussian likelihood."""
         scale = getattr(self.net, "log_scale", None)
         if scale is None:
@@ -152,7 +157,7 @@ class VAEModel:
         with torch.random.fork_rng(devices=[]):
             net = build(config)
         net.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-        return cls(net=net.to(device(), memory_format=torch.channels_last).eval(), config=config, spread=spread)  # type: ignore[call-overload]
+        return cls(net=net.to(device(), memory_format=torch.channels_last).eval(), config=config, spread=spread)
 
     @property
     def _shape(self) -> tuple[int, int, int]:

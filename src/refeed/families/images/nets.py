@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +29,12 @@ class ConvVAE(nn.Module):
         self._small = (channels[-1], size >> len(channels), size >> len(channels))
         cells = math.prod(self._small)
         widths = [image_channels, *channels]
-        self.encoder = nn.Sequential(
-            *(_block(nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in zip(widths, widths[1:], strict=False)), nn.Flatten()
-        )
+        self.encoder = nn.Sequential(*(_block(nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in pairwise(widths)), nn.Flatten())
         self.mean, self.log_variance = nn.Linear(cells, latent), nn.Linear(cells, latent)
         self.grow = nn.Linear(latent, cells)
         back = [*reversed(channels), head]
         self.decoder = nn.Sequential(
-            *(
-                _block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1))
-                for a, b in zip(back, back[1:], strict=False)
-            ),
+            *(_block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1)) for a, b in pairwise(back)),
             nn.Conv2d(head, image_channels, 3, padding=1),
             nn.Tanh() if tanh else nn.Identity(),
         )

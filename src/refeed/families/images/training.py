@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from refeed.core import progress
 from refeed.core.errors import Stopped
@@ -16,8 +17,6 @@ from refeed.core.protocols import Data
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images.worlds import images_of
-
-Tensor = torch.Tensor
 
 
 def device() -> torch.device:
@@ -45,7 +44,7 @@ def seeded(seed: Seed, make: Callable[[], torch.nn.Module]) -> Any:
     """The network that `make` builds with random weights from `seed` alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed.integer())
-        return make().to(device=device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return make().to(device=device(), memory_format=torch.channels_last)
 
 
 def resident(data: Data) -> tuple[Tensor, Tensor | None]:
