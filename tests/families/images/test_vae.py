@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import data_of
 from torch import nn
 
+from conftest import data_of
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.rows import Rows
@@ -217,7 +217,7 @@ def test_a_start_is_continued(learner, data, world, model):
 def test_a_diverging_fit_is_an_outcome(learner, world, data):
     from refeed.core.errors import Stopped
 
-    with pytest.raises(Stopped, match="diverged|non-finite"):
+    with pytest.raises(Stopped, match=r"diverged|non-finite"):
         replace(learner, learning_rate=1e12, steps=40, schedule="exponential").fit(data, world=world, seed=Seed(0))
 
 
