@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from images_toy import data_of
 
-from refeed.core.loop import Lineage
-from refeed.core.protocols import Data
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
-from refeed.core.shards import Part, Pool
 from refeed.families.images.learner import VAE
 from refeed.families.images.sampler import Prior
 from refeed.families.images.source import Faces
-from refeed.policies import replace
 
 torch.set_num_threads(1)
-
-
-def data_of(source, world, weights=(1.0,)):
-    """The training rows of a world as what a learner is given: cut into one part a weight, in order."""
-    lineage = Lineage(source=source, learner=None, sampler=None, metrics=(), policy=replace(), seed=Seed(0))
-    parts = np.array_split(np.arange(len(world.train)), len(weights))
-    pool = Pool(Part(lineage.draw.shard, index, weight) for index, weight in zip(parts, weights, strict=True))
-    return Data(pool, rows_of=lambda shard: world.train, statistic_of=lambda shard, statistic: statistic(world.train))
 
 
 @pytest.fixture(autouse=True)

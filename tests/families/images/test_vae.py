@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from images_toy import data_of
 from torch import nn
 
-from conftest import data_of
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.rows import Rows
@@ -167,7 +167,7 @@ def test_a_net_of_ones_own_plugs_in(data, world, tmp_path):
     model.save(tmp_path)
     one, other = (Prior().sample(m, 5, world=world, seed=Seed(0)) for m in (model, learner.load(tmp_path)))
     assert np.array_equal(images_of(one), images_of(other))
-    wrong = {"nowhere:Net": "cannot be imported", "conftest:data_of": "cannot be called", "test_vae:smoke": "cannot be called"}
+    wrong = {"nowhere:Net": "cannot be imported", "images_toy:data_of": "cannot be called", "test_vae:smoke": "cannot be called"}
     for net, message in (wrong | {"test_vae:Bare": "has no method encode and no decode"}).items():
         with pytest.raises(StudyError, match=message):
             VAE(net=net, steps=1).fit(data, world=world, seed=Seed(0))
