@@ -85,6 +85,13 @@ def test_a_guard_ends_a_lineage_before_it_trains_on_too_little_real_data(tmp_pat
     assert "it needs 10 more real rows, or at most 45 synthetic rows instead of 60" in sentences["accumulate"]
 
 
+def test_the_guard_may_warn_instead(tmp_path):
+    study = replace(kept_study(seeds=(0,), names=("accumulate",)), min_real_share=0.4, on_low_real_share="warn")
+    (row,) = run(study, workspace=tmp_path / "w").outcomes.to_pylist()
+    assert (row["outcome"], row["generation"]) == ("completed", 3)
+    assert "below min_real_share = 40.0%" in row["sentence"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FailsForSome:
     """The excess risk, but lineage 7 raises."""

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from refeed.core.errors import StudyError
+from refeed.core.errors import SourceError, StudyError
 from refeed.families.regression.learner import Ridge
 from refeed.studies import load_study, shipped
 from refeed.studies.files import parse
@@ -44,7 +44,12 @@ def test_shipped_studies_load_at_every_scale(name):
     scales = tomllib.loads(shipped()[name]).get("scale", {})
     assert "tiny" in scales
     for scale in (None, "small", *scales):
-        assert load_study(name, scale=scale).question.endswith("?")
+        try:
+            study = load_study(name, scale=scale)
+        except SourceError as missing:  # it needs data that nobody may ship
+            assert "--set source.path=" in str(missing)
+        else:
+            assert study.question.endswith("?")
 
 
 @pytest.mark.parametrize("name", shipped())

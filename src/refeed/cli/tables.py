@@ -40,7 +40,8 @@ def notices(results: Results) -> list[str]:
     """What the user should know before trusting the numbers: each quantity with a notice that was ever above 0."""
     import pyarrow.compute as pc
 
-    found = []
+    guarded = {(row["case"], row["policy"], row["sentence"]) for row in results.outcomes.to_pylist() if row["sentence"]}
+    found = [f"{case}, {policy}: {sentence}." for case, policy, sentence in sorted(guarded)]
     for case in results.cases:
         for name, quantity in results.quantities(case).items():
             if not quantity.get("notice"):

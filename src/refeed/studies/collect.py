@@ -114,7 +114,7 @@ def _outcomes(study: Study, store: Workspace, run: dict[str, Any]) -> Iterator[t
     for number, arm in enumerate(study.arms):
         reached, outcome, sentence = 0, "completed", ""
         if arm.guard is not None:
-            outcome, sentence = "low real share", arm.guard
+            outcome, sentence = "low real share" if arm.on_low_real_share == "stop" else "completed", arm.guard
         for turn in arm.turns:
             needed = turn.scores if arm.lineage.source.rebuilds else turn.steps
             stop = next((r for s in turn.steps if (r := store.records.get(s.digest)) is not None and r.outcome), None)

@@ -27,7 +27,7 @@ from refeed.studies.tables import (
 )
 
 CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "start", "grid")
-STUDY_KEYS = ("question", "generations", "seeds", "policies", "controls", "min_real_share", "cases", "scale")
+STUDY_KEYS = ("question", "generations", "seeds", "policies", "controls", "min_real_share", "on_low_real_share", "cases", "scale")
 
 
 def shipped() -> dict[str, str]:
@@ -93,6 +93,7 @@ def _study(table: dict[str, Any], *, name: str, scale: str) -> Study:
         seeds=_seeds(table.get("seeds", 3)),
         policies=_policies(table.get("policies", DEFAULT_POLICIES)) | _controls(table.get("controls", [])),
         min_real_share=_share(table.get("min_real_share", 0.0)),
+        on_low_real_share=typed(table, "on_low_real_share", str, "stop"),
         cases=cases,
         scale=scale,
     )
@@ -176,8 +177,14 @@ def _share(value: Any) -> float:
 
 
 def _title(entry: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "kind")
-    return f"{entry.get('kind')} ({options})" if options else str(entry.get("kind"))
+    def plain(value: Any) -> Any:
+        return value.get("kind", value) if isinstance(value, Mapping) else value
+
+    options = ", ".join(f"{key} {plain(value)}" for key, value in entry.items() if key not in ("kind", "alter"))
+    altered = entry.get("alter", [])
+    steps = [str(plain(how)) for how in (altered if isinstance(altered, list) else [altered])]
+    title = f"{entry.get('kind')} ({options})" if options else str(entry.get("kind"))
+    return " + ".join([title, *steps])
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

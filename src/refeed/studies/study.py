@@ -61,19 +61,23 @@ class Arm:
     lineage: Lineage
     generations: int
     min_real_share: float = 0.0
+    on_low_real_share: str = "stop"
 
     @cached_property
     def turns(self) -> tuple[Turn, ...]:
         """The generations that are to be run: those before a training set with too few real rows, or all."""
         unguarded = turns(self.lineage, self.generations)
-        return tuple(itertools.takewhile(lambda turn: turn.train.real_share >= self.min_real_share, unguarded))
+        return tuple(unguarded if self.on_low_real_share == "warn" else itertools.takewhile(self._has_enough, unguarded))
+
+    def _has_enough(self, turn: Turn) -> bool:
+        return not turn.train.num_rows or turn.train.real_share >= self.min_real_share
 
     @cached_property
     def guard(self) -> str | None:
-        """Why the lineage ends early: the first training set with too few real rows, and what would satisfy the guard."""
-        if len(self.turns) == self.generations:
+        """The first training set with too few real rows, and what would satisfy the guard; None where there is none."""
+        short = next((turn for turn in turns(self.lineage, self.generations) if not self._has_enough(turn)), None)
+        if not self.min_real_share or short is None:
             return None
-        *_, short = turns(self.lineage, len(self.turns) + 1)
         real, synthetic = short.train.num_real, short.train.num_rows - short.train.num_real
         share = self.min_real_share
         more = math.ceil(synthetic * share / (1 - share) - real - 1e-9) if share < 1 else None
@@ -97,6 +101,7 @@ class Study:
     question: str = ""
     scale: str = "small"
     min_real_share: float = 0.0  # a lineage stops before a generation would train on less
+    on_low_real_share: str = "stop"  # or "warn"
 
     def __post_init__(self) -> None:
         if not 1 <= self.generations <= MAX_GENERATIONS:
@@ -129,6 +134,9 @@ class Study:
                     learner = type(case.learner).__name__
                     message = f"policy {name!r} matches training steps, but {learner} of case {case.name!r} takes none."
                     raise StudyError(message, at="controls")
+        if self.on_low_real_share not in ("stop", "warn"):
+            message = f"on_low_real_share must be 'stop' or 'warn', not {self.on_low_real_share!r}."
+            raise StudyError(message, at="on_low_real_share")
         _ = self.digest  # what cannot be told apart is refused now, not after an hour
 
     @cached_property
@@ -141,6 +149,8 @@ class Study:
                 seed=seed,
                 lineage=self._lineage(case, policy, seed),
                 generations=self.generations,
+                min_real_share=self.min_real_share,
+                on_low_real_share=self.on_low_real_share,
             )
             for case in self.cases
             for seed in self.seeds
@@ -166,7 +176,7 @@ class Study:
     def digest(self) -> str:
         """The identity of all that is asked: two studies of one digest have the same results."""
         cases = [[c.name, c.source, c.learner, c.sampler, list(c.metrics), c.start] for c in self.cases]
-        return digest(cases, dict(self.policies), list(self.seeds), self.generations, self.min_real_share)
+        return digest(cases, dict(self.policies), list(self.seeds), self.generations, self.min_real_share, self.on_low_real_share)
 
 
 def _refuse_twice(names: Sequence[str], what: str, at: str) -> None:
