@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def at_end(law: str, **parameters: object) -> float:
 
 
 def window_of_two() -> float:
-    """Each model is the mean of the two last batches: e_n = ((e_(n-1) + x) + (e_(n-2) + x')) / 2, noises remembered batch by batch."""
+    """Each model is the mean of the two last batches, noises remembered batch by batch."""
     batches = {0: {0: 1.0}}  # the noise of batch g as seen from its rows: batch g carries the error of model g and its own noise
     models: dict[int, dict[int, float]] = {}
     for n in range(1, N + 1):
@@ -56,19 +57,22 @@ THEORY: dict[str, Callable[[], float]] = {
 
 def main(folder: Path) -> None:
     results = Results.load(folder)
-    lines = [__doc__.partition("\n")[0].replace("Write docs/policies.md: e", "E"), ""]
-    lines = ["# Policies", "", HEAD.format(seeds=len(results.study["seeds"]), generations=results.study["generations"])]
-    lines += [
-        "",
-        "| policy | regression: error, generation 10 / 1 | theory | language: cross-entropy, 10 / 1 | rows trained on | real share |",
+    head = textwrap.fill(HEAD.strip().format(seeds=len(results.study["seeds"]), generations=results.study["generations"]), 130)
+    columns = [
+        "policy",
+        "regression: error, last / first",
+        "theory",
+        "language: cross-entropy, last / first",
+        "rows trained on",
+        "real",
     ]
-    lines += ["|---|---|---|---|---|---|"]
+    lines = ["# Policies", "", head, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for policy in results.policies:
         theory = f"{THEORY[policy]():.3g}" if policy in THEORY else "-"
         trained, share = composition(results, "language", policy)
         cells = [policy, ratio(results, "regression", policy), theory, ratio(results, "language", policy), trained, share]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", FOOT, "", "## What each one is", ""]
+    lines += ["", textwrap.fill(FOOT.strip(), 130), "", "## What each one is", ""]
     for name, target in catalogue.POLICIES.items():
         make = catalogue.load(target)
         options = ", ".join(f"`{option}`" for option in catalogue.option_names(make))
@@ -99,14 +103,20 @@ def composition(results: Results, case: str, policy: str) -> tuple[str, str]:
     return f"{sum(counts.values()):,}", f"{counts.get(0, 0) / sum(counts.values()):.0%}"
 
 
-HEAD = """A policy decides how many rows to sample, which rows stay, and which the next model is fitted on. Below, what each one costs: the shipped study
-`policies`, {seeds} lineages a policy, {generations} generations. Ratios are paired by seed (generation 1 is the same model under every policy), geometric means
-with 95 % t intervals over lineages. Regression: least squares, d = 100, 2,000 rows, error = excess risk. Language: a transformer of 50k
-parameters on 200 stories of the grammar, held-out cross-entropy, whose least possible value is the source's own entropy, so that its ratios are not to be
-compared in size with those of the regression. This page is written by `benchmarks/policies.py`."""
+HEAD = """
+A policy decides how many rows to sample, which rows stay, and which the next model is fitted on. Below, what each one costs:
+the shipped study `policies`, {seeds} lineages a policy, {generations} generations. Ratios are paired by seed (generation 1 is
+the same model under every policy), geometric means with 95 % t intervals over lineages. Regression: least squares, d = 100,
+2,000 rows, error = excess risk. Language: a transformer of 50k parameters on 200 stories of the grammar, held-out cross-
+entropy, whose least possible value is the source's own entropy, so that its ratios are not to be compared in size with those of
+the regression. This page is written by `benchmarks/policies.py`.
+"""
 
-FOOT = """Theory: exact at this size for replace, replace-multiple, accumulate, growing and fresh-real; in the classical limit (d fixed, many rows) for
-the others. The theory column is a ratio of means, the measured one a mean ratio; with five lineages of 100 coefficients they differ by a few percent."""
+FOOT = """
+Theory: exact at this size for replace, replace-multiple, accumulate, growing and fresh-real; in the classical limit (d fixed,
+many rows) for the others. The theory column is a ratio of means, the measured one a mean ratio; with five lineages of 100
+coefficients they differ by a few percent.
+"""
 
 
 if __name__ == "__main__":
