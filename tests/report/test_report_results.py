@@ -17,11 +17,11 @@ def test_save_and_load_round_trip(tmp_path):
     before = results()
     before.save(tmp_path)
     after = Results.load(tmp_path)
-    for name in ("scores", "composition", "outcomes"):
+    for name in ("scores", "composition", "outcomes", "ledger"):
         assert getattr(before, name).equals(getattr(after, name))
     assert (after.study, after.exhibits, after.run) == (before.study, before.exhibits, before.run)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "composition.parquet", "exhibits.json", "outcomes.parquet", "run.json", "scores.parquet", "study.json",
+        "composition.parquet", "exhibits.json", "ledger.parquet", "outcomes.parquet", "run.json", "scores.parquet", "study.json",
     ]  # fmt: skip
 
 

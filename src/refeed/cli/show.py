@@ -14,9 +14,13 @@ from refeed.cli.options import Json, WorkspacePath
 def show(
     study: Annotated[str | None, typer.Argument(help="A study of the workspace; without it, all are listed.")] = None,
     workspace: WorkspacePath = Path("runs"),
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="What every generation was trained on, by origin, and its cost.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Print the table of a study that was run, or list the studies of a workspace."""
+    from refeed.cli.ledger import ledger_rows, print_ledger
     from refeed.cli.tables import as_json, print_summary
     from refeed.core.errors import StudyError
     from refeed.report import Results
@@ -29,7 +33,9 @@ def show(
             print(f"{name}\t{folder / 'report.html'}")
         return
     results = Results.load(pick(study, found, workspace))
-    if json_output:
+    if ledger:
+        print(json.dumps(ledger_rows(results))) if json_output else print_ledger(results)
+    elif json_output:
         print(json.dumps(as_json(results), default=str))
     else:
         print_summary(results)

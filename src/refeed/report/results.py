@@ -52,7 +52,25 @@ SCHEMAS = {
             "sentence": pa.string(),
         }
     ),
+    "ledger": pa.schema(
+        {
+            "case": pa.string(),
+            "policy": pa.string(),
+            "seed": pa.int64(),
+            "generation": pa.int64(),
+            "rows": pa.int64(),
+            "unique_rows": pa.int64(),
+            "real_share": pa.float64(),
+            "real_weight": pa.float64(),
+            "depth": pa.float64(),
+            "effective_rows": pa.float64(),
+            "rows_kept": pa.int64(),
+            "bytes": pa.int64(),
+            "tokens": pa.int64(),
+        }
+    ),
 }
+OPTIONAL = ("ledger",)  # not written by early runs
 DOCUMENTS = ("study", "exhibits", "run")
 
 
@@ -96,7 +114,7 @@ class Summary:
 class Results:
     """A study's question, its numbers, and what happened on the way; in memory, or loaded from a results folder.
 
-    `study`, `exhibits` and `run` are the JSON documents, `scores`, `composition` and `outcomes` the tables of the folder.
+    `study`, `exhibits` and `run` are the JSON documents, `scores`, `composition`, `outcomes` and `ledger` the tables of the folder.
     """
 
     study: dict[str, Any]
@@ -105,11 +123,12 @@ class Results:
     outcomes: pa.Table
     exhibits: list[dict[str, Any]] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
+    ledger: pa.Table | None = None
 
     def __post_init__(self) -> None:
         for name, schema in SCHEMAS.items():
             table = getattr(self, name)
-            if table.num_rows == 0:
+            if table is None or table.num_rows == 0:
                 table = schema.empty_table()
             missing = [column for column in schema.names if column not in table.column_names]
             if missing:
@@ -120,11 +139,12 @@ class Results:
     def load(cls, folder: str | os.PathLike[str]) -> Results:
         """The results in `folder`; a UserError that names the file where one is missing or unreadable."""
         parts: dict[str, Any] = {name: _read(Path(folder) / f"{name}.json", _json) for name in DOCUMENTS}
-        parts |= {name: _read(Path(folder) / f"{name}.parquet", pq.read_table) for name in SCHEMAS}
+        tables = {name: Path(folder) / f"{name}.parquet" for name in SCHEMAS}
+        parts |= {name: _read(path, pq.read_table) for name, path in tables.items() if name not in OPTIONAL or path.exists()}
         return cls(**parts)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the six files of a results folder, each under a temporary name first, so that none is ever half written."""
+        """Write the seven files of a results folder, each under a temporary name first, so that none is ever half written."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in DOCUMENTS:

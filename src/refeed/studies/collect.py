@@ -10,6 +10,7 @@ from refeed import catalogue
 from refeed.core.protocols import Policy
 from refeed.core.recipes import digest_of, recipe
 from refeed.core.steps import Measure, rows_of
+from refeed.studies.ledger import ledger
 from refeed.studies.study import Arm, Case, Study
 from refeed.workspace import Workspace
 
@@ -23,7 +24,7 @@ def collect(study: Study, store: Workspace, run: dict[str, Any]) -> Results:
     """The results of `study` as far as the store has them."""
     import pyarrow as pa
 
-    from refeed.report.results import Results
+    from refeed.report.results import SCHEMAS, Results
 
     columns: dict[str, list[Any]] = {name: [] for name in ("case", "policy", "seed", "generation", "quantity", "value", "unit")}
     for arm in study.arms:
@@ -43,6 +44,7 @@ def collect(study: Study, store: Workspace, run: dict[str, Any]) -> Results:
         scores=scores,
         composition=_table(_composition(study), case=str, policy=str, seed=int, generation=int, origin=int, rows=int),
         outcomes=_table(_outcomes(study, store, run), case=str, policy=str, seed=int, generation=int, outcome=str, sentence=str),
+        ledger=pa.Table.from_pylist(list(ledger(study, store)), schema=SCHEMAS["ledger"]),
         exhibits=list(_exhibits(study, store)),
         run=run,
     )

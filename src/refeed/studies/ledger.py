@@ -1,0 +1,91 @@
+"""The ledger: what each generation was trained on, by origin, and what keeping it costs. One seed a policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refeed.core.ancestry import Ancestry, real_weight, unique_rows
+from refeed.core.loop import start
+from refeed.core.loop import turn as advance
+from refeed.core.shards import Part, Pool, Shard
+from refeed.studies.study import Study
+from refeed.workspace import Workspace
+from refeed.workspace.files import MANIFEST
+from refeed.workspace.shards import shard_file, tables
+
+
+def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
+    """A line for each case, policy and generation, from recipes alone; bytes and tokens from what the workspace keeps."""
+    for arm in study.arms:
+        if arm.seed != study.seeds[0]:
+            continue
+        ancestry, state = Ancestry(arm.turns), start(arm.lineage)
+        for turn in arm.turns:
+            state, _ = advance(arm.lineage, state)
+            yield {
+                "case": arm.case.name,
+                "policy": arm.policy,
+                "seed": arm.seed,
+                "generation": turn.generation,
+                "rows": turn.train.num_rows,
+                "unique_rows": unique_rows(turn.train),
+                "real_share": turn.train.real_share,
+                "real_weight": real_weight(turn.train),
+                "depth": ancestry.depth(turn.train),
+                "effective_rows": ancestry.effective_rows(turn.train),
+                "rows_kept": unique_rows(state.pool),
+                "bytes": _bytes(state.pool, store),
+                "tokens": _tokens(turn.train, store),
+            }
+
+
+def _bytes(pool: Pool, store: Workspace) -> int | None:
+    """What the shards that a pool refers to hold on disk; None where rows are rebuilt, or not all there."""
+    sizes = {part.shard.digest: _size(part.shard, store) for part in pool}
+    return None if not sizes or None in sizes.values() else sum(size for size in sizes.values() if size is not None)
+
+
+def _size(shard: Shard, store: Workspace) -> int | None:
+    try:
+        outputs = json.loads((store.folder(shard.step) / MANIFEST).read_bytes())["outputs"]
+        return int(outputs[_file(shard, store).name]["bytes"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _tokens(pool: Pool, store: Workspace) -> int | None:
+    """Tokens of a training set; None where rows have none or are not kept."""
+    counts = [_tokens_of(part, store) for part in pool]
+    return None if not counts or None in counts else sum(count for count in counts if count is not None)
+
+
+def _tokens_of(part: Part, store: Workspace) -> int | None:
+    lengths = _lengths(_file(part.shard, store)) if not part.shard.step.rebuilds else None
+    if lengths is None:
+        return None
+    return int(lengths.sum() if part.index is None else lengths[part.index].sum())
+
+
+def _file(shard: Shard, store: Workspace) -> Path:
+    return shard_file(store.folder(shard.step), shard.step.kind)
+
+
+@lru_cache(maxsize=256)
+def _lengths(path: Path) -> np.ndarray | None:
+    """Tokens of every row of a shard (4 bytes a row are remembered)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        lengths = [pc.list_value_length(table.column("tokens")).to_numpy().astype(np.int32) for table in tables(path)]
+    except KeyError:
+        return None
+    except (OSError, pa.ArrowException):
+        return None
+    return np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
