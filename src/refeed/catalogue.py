@@ -117,6 +117,15 @@ def family(name: str) -> Family:
     return found
 
 
+def decoder(source: str) -> Callable[..., dict[str, list[Any]]] | None:
+    """What turns the rows of the family with that source class (`module:Class`) into columns for people, if it offers that."""
+    for target in families().values():
+        found: Family = load(target)
+        if source in found.sources.values():
+            return load(found.decode) if found.decode else None
+    return None
+
+
 def load(target: str) -> Any:
     """The object at `module:name`."""
     module, _, name = target.partition(":")

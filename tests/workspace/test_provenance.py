@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from refeed.core.errors import UserError
+from refeed.core.errors import Damaged, UserError
 from refeed.core.rows import Ragged, Rows
 from refeed.core.shards import Origin
 from refeed.studies import run
-from refeed.workspace.artefacts import write_rows
+from refeed.workspace.artefacts import group_size, write_rows
 from refeed.workspace.provenance import Provenance, as_json, tree
 from refeed.workspace.shards import read_row
 from toy import kept_study
@@ -121,12 +121,31 @@ def shard(tmp_path):
     return rows, path
 
 
-def test_one_row_is_read_by_its_position(shard):
+def test_one_row_is_read_without_its_shard(shard):
+    import pyarrow.parquet as pq
+
     rows, path = shard
-    for row in (0, 31_234, 49_999):
+    size = group_size(len(rows), rows.nbytes)
+    assert pq.ParquetFile(path).num_row_groups == -(-len(rows) // size) > 1
+    for row in (0, size - 1, size, 31_234, 49_999):
         one = read_row(path, row)
         assert len(one) == 1
         assert np.array_equal(one["x"][0], rows["x"][row])
         assert np.array_equal(one["tokens"][0], rows["tokens"][row])
     with pytest.raises(UserError, match="no row 50000 among the 50000 rows"):
         read_row(path, 50_000)
+
+
+def test_a_damaged_row_is_not_shown(shard):
+    _, path = shard
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 0x10
+    path.write_bytes(bytes(content))
+    outcomes = set()
+    for row in range(0, 50_000, 5_000):
+        try:
+            read_row(path, row)
+            outcomes.add("fine")
+        except Damaged:
+            outcomes.add("damaged")
+    assert outcomes == {"fine", "damaged"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from refeed.cli import check, explain, plan, report, run, show, studies, theory
+from refeed.cli import check, explain, export, plan, report, run, show, studies, theory
 
 app = typer.Typer(
     name="refeed",
@@ -20,6 +20,7 @@ app.command()(plan.plan)
 app.command()(show.show)
 app.command()(report.report)
 app.command()(explain.explain)
+app.command()(export.export)
 app.command()(studies.studies)
 app.command()(theory.theory)
 app.command()(check.check)

@@ -11,6 +11,7 @@ import typer
 from refeed.cli.options import Json, WorkspacePath
 
 if TYPE_CHECKING:
+    from refeed.core.rows import Rows
     from refeed.workspace.provenance import Node, Provenance
 
 LISTED = 40
@@ -59,8 +60,19 @@ def _row(provenance: Provenance, node: Node, position: int) -> dict[str, Any]:
     rows = read_row(shard_file(provenance.folder(node.digest), node.kind), position)
     depth = provenance.depth(node.digest)
     place = {"shard": node.digest, "row": position, "real": node.is_real, "generation": provenance.generation(node)}
+    return place | {"depth": None if depth != depth else depth, "values": _values(provenance, node, rows)}
+
+
+def _values(provenance: Provenance, node: Node, rows: Rows) -> dict[str, Any]:
+    """The row's columns, and before them what makes it readable, where its family offers that."""
+    from refeed import catalogue
+
     values = {name: rows.to_arrow().column(name)[0].as_py() for name in rows.names}
-    return place | {"depth": None if depth != depth else depth, "values": values}
+    world = provenance.world(node)
+    decode = catalogue.decoder(provenance.node(world.name).manifest["source"]["kind"]) if world is not None else None
+    if decode is None or world is None:
+        return values
+    return {name: column[0] for name, column in decode(rows, folder=world).items() if not isinstance(column[0], bytes)} | values
 
 
 def _short(value: Any, width: int = 400) -> str:

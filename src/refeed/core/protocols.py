@@ -187,4 +187,5 @@ class Family:
     extra: str | None = None  # the optional dependencies' name, and the modules that prove it is installed
     requires: tuple[str, ...] = field(default=())
     exhibit: str | None = None  # `module:function` that shows a few rows: f(rows, *, world, count) -> list[str]
+    decode: str | None = None  # `module:function`, columns for people: f(rows, *, folder of the kept source) -> {name: list}
     exhibit_kind: str = "text"  # what those strings are: "text", or "image" (data URIs)

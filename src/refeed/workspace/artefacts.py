@@ -14,6 +14,8 @@ from refeed.core.steps import Alter, Draw, Fit, Sample, Step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+GROUP_BYTES = 2**20
+
 
 def write(step: Step, value: Any, folder: Path) -> None:
     """Write the value of `step` into an empty folder."""
@@ -94,7 +96,13 @@ def write_rows(rows: Rows, path: Path, *, origin: Origin, digest: str) -> None:
     table = rows.to_arrow()
     about = {"shard": digest, "generation": origin.generation, "model": origin.model}
     metadata = (table.schema.metadata or {}) | {b"refeed": json.dumps(about).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    table, size = table.replace_schema_metadata(metadata), group_size(rows.num_rows, rows.nbytes)
+    pq.write_table(table, path, compression="zstd", row_group_size=size, write_page_checksum=True)
+
+
+def group_size(num_rows: int, num_bytes: int) -> int:
+    """Rows to a row group, so that one holds about a MiB: one row is then read without reading its shard whole."""
+    return max(1, min(65536, GROUP_BYTES * max(num_rows, 1) // max(num_bytes, 1)))
 
 
 def read_rows(path: Path) -> Rows:

@@ -28,4 +28,5 @@ FAMILY = Family(
     extra="language",
     requires=("torch", "transformers", "tokenizers", "safetensors"),
     exhibit="refeed.families.language.exhibit:stories",
+    decode="refeed.families.language.exhibit:decode",
 )
