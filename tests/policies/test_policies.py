@@ -61,7 +61,6 @@ def sets(lineage, policy, generations=6, rows=30):
 @given(st.integers(1, 80), st.integers(0, 5))
 @settings(max_examples=30, deadline=None)
 def test_bounded_policies_keep_their_bound(rows, seed):
-    from conftest import REPOSITORY  # noqa: F401
     from refeed.conformance.policy import _lineage
 
     for kept, bound in (
