@@ -21,6 +21,9 @@ from refeed.core.protocols import Family
 
 FAMILIES = {
     "regression": "refeed.families.regression:FAMILY",
+    "gaussian": "refeed.families.gaussian:FAMILY",
+    "kde": "refeed.families.kde:FAMILY",
+    "categorical": "refeed.families.categorical:FAMILY",
     "language": "refeed.families.language:FAMILY",
     "images": "refeed.families.images:FAMILY",
 }
