@@ -133,6 +133,24 @@ def window_slope(*, K: float, T: float, d: int = 1, s: float = 1.0) -> float:
     return 4 * s**2 * d / (T * (K + 1) ** 2)
 
 
+@law("mean.window", kind="exact")
+def window(*, T: Schedule, K: int, n: Generations = None, s: Schedule = 1.0) -> np.ndarray:
+    """Each mean is taken over the rows of the last K generations, T_i new ones each time; K = 1 is replace.
+
+    Exact, O(K n^2): every mean is a weighted sum of the noises of all batches so far, and the weights obey the same average.
+    """
+    last = horizon(n, T, s)
+    rows, noise = by_generation(T, last), _noise(s, last)
+    require(K >= 1 and bool((rows >= 1).all()), f"K >= 1 and T >= 1 are needed, not K = {K} and T = {rows.min():g}")
+    weights = np.zeros((last + 1, last))  # of each batch's noise in each mean; mean 0 is the truth
+    for g in range(1, last + 1):
+        kept = np.arange(max(1, g - int(K) + 1), g + 1)
+        share = rows[kept - 1] / rows[kept - 1].sum()
+        weights[g] = share @ weights[kept - 1]
+        weights[g, kept - 1] += share
+    return at(weights[1:] ** 2 @ (noise**2 / rows), n)
+
+
 @law("mean.real_stream", kind="classical limit")
 def real_stream(*, r: float, T: float, n: Generations, s: float = 1.0) -> np.ndarray:
     """Accumulate r fresh real and T synthetic rows a generation: V_n = (1 - rho/n)^2 V_{n-1} + s^2/(n^2 (r+T)), rho = r/(r+T).

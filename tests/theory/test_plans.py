@@ -1,0 +1,101 @@
+"""The planner against brute force, and the outlooks against the laws that they stand for."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from refeed.theory import TheoryError, evaluate
+from refeed.theory.plans import best_schedule, outlooks, real_share, schedule_error, spending
+
+
+def brute(*, real, generations, budget, limit, minimum, dimension, spend_all=False):
+    """Every schedule of whole rows within the budget."""
+    most = int(limit) if budget == "generated" else int(limit) - real
+    best, least = None, np.inf
+    for tail in itertools.product(range(minimum, most + 1), repeat=generations - 1):
+        batches = [real, *tail]
+        spent = spending(batches, budget)
+        if spent > limit or (spend_all and spent != limit):
+            continue
+        error = schedule_error(batches, dimension=dimension)
+        if error < least - 1e-12:
+            best, least = batches, error
+    return best, least
+
+
+@pytest.mark.parametrize("dimension", [1, 6])
+@pytest.mark.parametrize(
+    ("budget", "limit", "generations", "spend_all"),
+    [
+        ("generated", 30, 3, True),
+        ("generated", 24, 4, True),
+        ("generated", 24, 4, False),
+        ("compute", 90, 3, False),
+        ("compute", 96, 4, False),
+        ("storage", 40, 4, False),
+    ],
+)
+def test_brute_force_agrees(dimension, budget, limit, generations, spend_all):
+    sizes = {"real": 12, "generations": generations, "minimum": 2, "dimension": dimension, "limit": limit}
+    best = best_schedule(**sizes, budget=budget, spend_all=spend_all)
+    expected, least = brute(**sizes, budget=budget, spend_all=spend_all)
+    assert schedule_error(best, dimension=dimension) == pytest.approx(least, rel=1e-12), (best, expected)
+    assert spending(best, budget) <= limit
+
+
+def test_published_example():
+    """R = 100, five generations, at least 10 rows each: 200 rows are best made at once, and 2000 trained rows buy T_2 = 360."""
+    sizes = {"real": 100, "generations": 5, "minimum": 10}
+    assert best_schedule(**sizes, budget="generated", limit=200, spend_all=True).tolist() == [100, 170, 10, 10, 10]
+    assert best_schedule(**sizes, budget="compute", limit=2000).tolist() == [100, 360, 10, 10, 10]
+    assert best_schedule(**sizes, budget="generated", limit=200).tolist() == [100, 10, 10, 10, 10]  # less is better still
+
+
+def test_outlooks_are_the_laws():
+    found = {outlook.policy: outlook for outlook in outlooks(real=60, rows=60, generations=8, dimension=5)}
+    base = 5 / 54
+    np.testing.assert_allclose(found["replace"].error * base, evaluate("regression.replace", d=5, T=60, n=8))
+    np.testing.assert_allclose(found["accumulate"].error * base, evaluate("regression.accumulate", d=5, T=60, n=8))
+    np.testing.assert_allclose(found["reservoir"].error / 60, evaluate("mean.reservoir", T=60, M=60, n=8))
+    assert found["accumulate"].stored == 480
+    assert found["accumulate"].trained == 60 * 36
+    errors = [outlook.error[-1] for outlook in found.values()]
+    assert errors == sorted(errors)
+    assert "accumulate" not in {o.policy for o in outlooks(real=60, rows=60, generations=8, storage=200)}
+
+
+def test_window_law():
+    np.testing.assert_allclose(evaluate("mean.window", T=50, K=1, n=6), np.arange(1, 7) / 50)
+    np.testing.assert_allclose(evaluate("mean.window", T=50, K=9, n=6), np.cumsum(1 / np.arange(1, 7) ** 2) / 50)
+    slope = np.diff(evaluate("mean.window", T=50, K=4, n=300))[-1]
+    assert slope == pytest.approx(evaluate("mean.window_slope", T=50, K=4), rel=1e-3)
+
+
+@pytest.mark.parametrize(("fitted", "dimension"), [(40, 31), (40, 20), (40, 29), (100, 90)])
+def test_the_real_share_is_where_the_loop_turns_stable(fitted, dimension):
+    least = round(real_share(fitted=fitted, dimension=dimension).pooled * fitted)
+    stable = [
+        evaluate("regression.fresh_factor", d=dimension, n_real=real, n_synthetic=fitted - real) < 1 - 1e-12
+        for real in range(fitted + 1)
+    ]
+    assert stable == [real >= least for real in range(fitted + 1)]
+
+
+def test_money():
+    share = real_share(fitted=100, cost_ratio=10)
+    assert (share.bought, share.gain) == (pytest.approx(0.12759, rel=1e-4), pytest.approx(1.878, rel=1e-3))
+    assert real_share(fitted=100, cost_ratio=0.5).bought == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: outlooks(real=5, rows=5, generations=3, dimension=4), "real >= dimension"),
+        (lambda: best_schedule(real=9, generations=5, budget="generated", limit=3), "is below 4"),
+        (lambda: real_share(fitted=5, dimension=9), "fitted >= dimension"),
+    ],
+)
+def test_the_domain_is_named(call, message):
+    with pytest.raises(TheoryError, match=message):
+        call()
