@@ -11,7 +11,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/refeed demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

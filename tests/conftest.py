@@ -9,8 +9,6 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from pathlib import Path  # noqa: E402
-
 import pytest  # noqa: E402
 
 from refeed import policies  # noqa: E402
@@ -21,8 +19,6 @@ from refeed.families.regression.metrics import ExcessRisk  # noqa: E402
 from refeed.families.regression.sampler import Relabel  # noqa: E402
 from refeed.families.regression.source import Linear  # noqa: E402
 from refeed.studies import Case, Study  # noqa: E402
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
