@@ -40,6 +40,12 @@ class Memory:
             self._loose.move_to_end(digest)
         return value
 
+    def forget(self, step: Step) -> None:
+        """Let go of the value of `step`."""
+        self._kept.pop(step.digest, None)
+        if (value := self._loose.pop(step.digest, None)) is not None:
+            self._loose_bytes -= _num_bytes(value)
+
     def remember(self, step: Step, value: Any) -> None:
         if not self._backed and not (step.rebuilds and isinstance(value, Rows | World)):
             self._kept[step.digest] = value

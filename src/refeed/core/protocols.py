@@ -44,7 +44,7 @@ class Data:
         self,
         pool: Pool,
         *,
-        rows_of: Callable[[Shard], Rows],
+        rows_of: Callable[[Part], Rows],
         statistic_of: Callable[[Shard, Any], np.ndarray],
         visits: int | None = None,
     ) -> None:
@@ -58,8 +58,7 @@ class Data:
         return self.pool.num_rows
 
     def rows(self, part: Part) -> Rows:
-        rows = self._rows_of(part.shard)
-        return rows if part.index is None else rows.take(part.index)
+        return self._rows_of(part)
 
     def __iter__(self) -> Iterator[tuple[Rows, float]]:
         """The parts in order, as (rows, weight)."""

@@ -86,6 +86,10 @@ class Rows:
         """The same rows with further or other columns."""
         return Rows(**(self._columns | columns))
 
+    def without(self, *names: str) -> Rows:
+        """The same rows without the columns `names`."""
+        return Rows(**{name: column for name, column in self._columns.items() if name not in names})
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._columns)

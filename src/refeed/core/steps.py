@@ -29,6 +29,7 @@ from refeed.core.seeds import Seed
 from refeed.core.shards import Origin, Pool, Shard
 
 Realise = Callable[["Step"], Any]
+POSITION = "refeed_position"
 
 
 class Step:
@@ -113,7 +114,7 @@ class Fit(Step):
             raise Stopped("empty pool", "the policy left no row to train on")
         data = Data(
             self.train,
-            rows_of=lambda shard: rows_of(shard, realise),
+            rows_of=lambda part: rows_of(part.shard, realise, part.index),
             statistic_of=lambda shard, statistic: realise(Reduce(shard, statistic)),
             visits=self.visits,
         )
@@ -264,10 +265,24 @@ class Measure(Step):
         return {name: float(value) for name, value in values.items()}
 
 
-def rows_of(shard: Shard, realise: Realise) -> Rows:
-    """The rows of a shard: what its step made, or the training rows of the world it drew."""
+def rows_of(shard: Shard, realise: Realise, index: np.ndarray | None = None) -> Rows:
+    """The rows of a shard at sorted positions `index`, or all: what its step made, or the training rows of the world it drew.
+
+    A store may hold only some rows of a shard, with their positions in a column `refeed_position`, once the others were not needed
+    any more. Where one is missing after all, the step is run again.
+    """
     value = realise(shard.step)
-    return value.train if isinstance(value, World) else value
+    rows = value.train if isinstance(value, World) else value
+    if POSITION not in rows.names:
+        return rows if index is None else rows.take(index)
+    wanted = np.arange(shard.num_rows) if index is None else index
+    found = np.searchsorted(rows[POSITION], wanted)
+    found = np.minimum(found, len(rows) - 1)
+    if len(rows) and np.array_equal(rows[POSITION][found], wanted):
+        return rows.take(found).without(POSITION)
+    whole = shard.step.run(realise)
+    assert isinstance(whole, Rows)
+    return whole.take(wanted)
 
 
 def _expect(found: int, expected: int, who: str, what: str) -> None:

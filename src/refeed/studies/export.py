@@ -18,7 +18,7 @@ from refeed.core.loop import Turn
 from refeed.core.memory import Memory
 from refeed.core.rows import Rows
 from refeed.core.shards import Part
-from refeed.core.steps import Measure, Step, rows_of
+from refeed.core.steps import POSITION, Measure, Step, rows_of
 from refeed.studies.card import write_card
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
@@ -132,10 +132,11 @@ def _tables(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:
     first = 0
     for table in _shard(part, store, memory):
         after = first + table.num_rows
-        positions = np.arange(first, after)
-        if part.index is not None:
-            positions = part.index[np.searchsorted(part.index, first) : np.searchsorted(part.index, after)]
-            table = table.take(pa.array(positions - first))
+        have = np.arange(first, after)
+        if POSITION in table.column_names:  # trimmed: only some rows are left
+            have, table = table[POSITION].to_numpy(), table.drop_columns([POSITION])
+        positions = have if part.index is None else np.intersect1d(have, part.index)
+        table = table.take(pa.array(np.searchsorted(have, positions)))
         first = after
         yield table.append_column("refeed_position", pa.array(positions, pa.int64()))
 

@@ -27,7 +27,18 @@ from refeed.studies.tables import (
 )
 
 CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "start", "grid")
-STUDY_KEYS = ("question", "generations", "seeds", "policies", "controls", "min_real_share", "on_low_real_share", "cases", "scale")
+STUDY_KEYS = (
+    "question",
+    "generations",
+    "seeds",
+    "policies",
+    "controls",
+    "min_real_share",
+    "on_low_real_share",
+    "rows",
+    "cases",
+    "scale",
+)
 
 
 def shipped() -> dict[str, str]:
@@ -94,6 +105,7 @@ def _study(table: dict[str, Any], *, name: str, scale: str) -> Study:
         policies=_policies(table.get("policies", DEFAULT_POLICIES)) | _controls(table.get("controls", [])),
         min_real_share=_share(table.get("min_real_share", 0.0)),
         on_low_real_share=typed(table, "on_low_real_share", str, "stop"),
+        rows=typed(table, "rows", str, "all"),
         cases=cases,
         scale=scale,
     )

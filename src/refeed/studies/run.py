@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
 from refeed.studies.environment import environment
+from refeed.studies.retention import retain
 from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, plan
 from refeed.workspace import Workspace
@@ -48,7 +49,7 @@ def run(
     todo = plan(study, store)
     if on_plan is not None:
         on_plan(todo)
-    ledger = _Ledger(listener)
+    ledger = _Ledger(listener, study, store)
     try:
         engine(todo, store, ledger)
     finally:
@@ -77,8 +78,8 @@ def results_folder(workspace: Workspace, study: Study, unchanged: Study | None =
 class _Ledger:
     """Passes events on, and keeps the seconds and the errors."""
 
-    def __init__(self, listener: Callable[[Event], None] | None) -> None:
-        self._listener = listener
+    def __init__(self, listener: Callable[[Event], None] | None, study: Study, store: Workspace) -> None:
+        self._listener, self._study, self._store = listener, study, store
         self._seconds: dict[str, float] = {}
         self.errors: list[dict[str, Any]] = []
 
@@ -88,6 +89,9 @@ class _Ledger:
             self._seconds[kind] = self._seconds.get(kind, 0.0) + event.seconds
             for arm, error in event.result.errors.items():
                 self.errors.append({"arm": arm, "step": event.task.kind, "generation": event.task.generation, "traceback": error})
+            if self._study.rows == "needed" and event.task.kind in ("fit", "measure"):
+                self._store.refresh()
+                retain(self._study, self._store)
         if self._listener is not None:
             self._listener(event)
 

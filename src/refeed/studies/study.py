@@ -102,6 +102,7 @@ class Study:
     scale: str = "small"
     min_real_share: float = 0.0  # a lineage stops before a generation would train on less
     on_low_real_share: str = "stop"  # or "warn"
+    rows: str = "all"  # which rows stay on the disk; or "needed": those that some later generation can still use
 
     def __post_init__(self) -> None:
         if not 1 <= self.generations <= MAX_GENERATIONS:
@@ -134,6 +135,8 @@ class Study:
                     learner = type(case.learner).__name__
                     message = f"policy {name!r} matches training steps, but {learner} of case {case.name!r} takes none."
                     raise StudyError(message, at="controls")
+        if self.rows not in ("all", "needed"):
+            raise StudyError(f"rows must be 'all' or 'needed', not {self.rows!r}.", at="rows")
         if self.on_low_real_share not in ("stop", "warn"):
             message = f"on_low_real_share must be 'stop' or 'warn', not {self.on_low_real_share!r}."
             raise StudyError(message, at="on_low_real_share")

@@ -79,7 +79,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Flush every file of `folder` and write its manifest, which names their sizes and checksums, last."""
     outputs = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != MANIFEST:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             outputs[str(path.relative_to(folder))] = {"sha256": sha256(path), "bytes": path.stat().st_size}

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from refeed.core.errors import Damaged, UserError
 from refeed.core.rows import Rows
+from refeed.core.steps import POSITION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +26,14 @@ def read_row(path: Path, row: int) -> Rows:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if POSITION in file.schema_arrow.names:  # trimmed: only some rows are left, with their positions
+            positions = file.read(columns=[POSITION])[POSITION].to_numpy()
+            found = int(np.searchsorted(positions, row))
+            if found == len(positions) or positions[found] != row:
+                raise UserError(
+                    f"row {row} is not stored any more: no later generation needs it.", "Run its study again to see it."
+                )
+            row = found
         if not 0 <= row < file.metadata.num_rows:
             raise UserError(f"there is no row {row} among the {file.metadata.num_rows} rows, which count from 0.")
         first = 0

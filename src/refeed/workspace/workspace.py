@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
-from refeed.core.steps import Measure, Reduce, Step
+from refeed.core.steps import POSITION, Measure, Reduce, Step
 from refeed.workspace import artefacts
 from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
 from refeed.workspace.locks import StepLocks
@@ -200,6 +202,31 @@ class Workspace:
             path = write_records(self.path / "records", records)
         self._record_files.add(path.name)
         self.records.update((record.digest, record) for record in records)
+
+    def trim(self, step: Step, positions: np.ndarray) -> int:
+        """Keep of the rows that `step` made only those at sorted `positions`; returns the bytes that this freed.
+
+        The rows keep their positions, their shard its origin. What is asked for again later is made again.
+        """
+        folder = self.folder(step)
+        with self.locks.hold(step.digest), plain_errors("trimming a shard", self.path):
+            rows = self._read(step, locked=True)
+            if rows is None:
+                return 0
+            have = rows[POSITION] if POSITION in rows.names else np.arange(len(rows))
+            kept = np.isin(have, positions)
+            if kept.all():
+                return 0
+            path = folder / "rows.parquet"
+            before, fewer = path.stat().st_size, rows.take(np.flatnonzero(kept)).with_columns(**{POSITION: have[kept]})
+            temporary = folder / f".rows.{uuid.uuid4().hex[:8]}"
+            artefacts.write_rows(fewer, temporary, origin=step.shard.origin, digest=step.digest)  # type: ignore[attr-defined]
+            os.replace(temporary, path)
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            manifest = {key: value for key, value in manifest.items() if key not in ("outputs", "self")}
+            seal(folder, manifest | {"kept": len(fewer)})
+            self.memory.forget(step)
+            return before - path.stat().st_size
 
     # Keeping order -------------------------------------------------------------------------------------------------------------
 
