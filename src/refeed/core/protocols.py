@@ -188,3 +188,6 @@ class Family:
     exhibit: str | None = None  # `module:function` that shows a few rows: f(rows, *, world, count) -> list[str]
     decode: str | None = None  # `module:function`, columns for people: f(rows, *, folder of the kept source) -> {name: list}
     exhibit_kind: str = "text"  # what those strings are: "text", or "image" (data URIs)
+    exhibit_count: int = 3  # how many rows are shown of each generation
+    # `module:function` that shows a model beside its rows: f(model or None for real rows, *, world, rows) -> {title: list[str]}
+    portrait: str | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refeed.report import figures, sections
+from refeed.report import figures, panels, sections
 from refeed.report.figures import Panel
 from refeed.report.html import Html, join, script, script_json, tag
 from refeed.report.overlay import reference_names, theory
@@ -187,7 +187,7 @@ class _Builder:
         if shown:
             yield tag("h2", "Samples")
         for case, part in shown.items():
-            yield join(tag("p", f"{case}, one lineage, as sampled", cls="lead"), part)
+            yield join(tag("p", f"{case}, one lineage, as sampled", cls="lead"), part, panels.panels(self.results, case))
 
     def run(self) -> Iterator[Html]:
         results = self.results

@@ -226,7 +226,7 @@ def _sample(results: Results, entry: dict[str, Any], name: str) -> Html:
         colour = theme.colours(results.policies)[results.policies.index(policy)]
         head = policy_name(results, policy)
     if entry["kind"] == "image":
-        body = [tag("div", *(_image(item) for item in entry["items"][:64]), cls="images")]
+        body = [tag("div", *(image(item) for item in entry["items"][:64]), cls="images")]
     else:
         body = [tag("blockquote", _shorten(str(item))) for item in entry["items"][:3]]
     if not entry["items"]:
@@ -234,7 +234,8 @@ def _sample(results: Results, entry: dict[str, Any], name: str) -> Html:
     return tag("div", head, *body, cls="sample", style=f"--c:{colour}" if colour else None)
 
 
-def _image(item: Any) -> Html:
+def image(item: Any) -> Html:
+    """An image given as a data URI; anything else is not shown."""
     if isinstance(item, str) and DATA_URI.fullmatch(item):
         return tag("img", src=item, alt="sampled image", loading="lazy")
     return tag("span", "not an image", cls="small")

@@ -17,8 +17,6 @@ from refeed.workspace import Workspace
 if TYPE_CHECKING:
     from refeed.report.results import Results
 
-STORIES = 3
-
 
 def collect(study: Study, store: Workspace, run: dict[str, Any]) -> Results:
     """The results of `study` as far as the store has them."""
@@ -139,20 +137,24 @@ def _exhibits(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
         family = catalogue.families().get(arm.case.family)
         if arm.lineage.source.rebuilds or family is None or (target := catalogue.load(family).exhibit) is None:
             continue
-        kind, show = catalogue.load(family).exhibit_kind, catalogue.load(target)
-        place = {"case": arm.case.name, "seed": arm.seed, "kind": kind}
+        about, show = catalogue.load(family), catalogue.load(target)
+        portray = catalogue.load(about.portrait) if about.portrait else lambda model, *, world, rows: {}
+        place = {"case": arm.case.name, "seed": arm.seed, "kind": about.exhibit_kind}
         if not store.has(arm.lineage.draw):
             continue
         world = store.realise(arm.lineage.draw)
         if arm.case.name not in shown:
             shown.add(arm.case.name)
-            yield place | {"policy": "real", "generation": 0, "items": show(world.train, world=world, count=STORIES)}
+            items = show(world.train, world=world, count=about.exhibit_count)
+            panels = portray(None, world=world, rows=world.train)
+            yield place | {"policy": "real", "generation": 0, "items": items, "panels": panels}
         for turn in arm.turns:
             if not store.has(turn.sampled.step) or store.outcome(turn.sampled.step):
                 break
             rows = rows_of(turn.sampled, store.realise)
-            items = show(rows, world=world, count=STORIES)
-            yield place | {"policy": arm.policy, "generation": turn.generation, "items": items}
+            items = show(rows, world=world, count=about.exhibit_count)
+            panels = portray(store.realise(turn.model), world=world, rows=rows) if about.portrait else {}
+            yield place | {"policy": arm.policy, "generation": turn.generation, "items": items, "panels": panels}
 
 
 def _table(entries: Iterator[tuple[Any, ...]], **types: type) -> Any:

@@ -34,4 +34,6 @@ FAMILY = Family(
     requires=("torch", "PIL"),
     exhibit="refeed.families.images.exhibit:images",
     exhibit_kind="image",
+    exhibit_count=12,
+    portrait="refeed.families.images.exhibit:portrait",
 )

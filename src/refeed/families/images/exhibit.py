@@ -24,13 +24,13 @@ def images(rows: Rows, *, world: ImageWorld, count: int) -> list[str]:
     return [data_uri(image) for image in images_of(rows)[:count]]
 
 
-def portrait(model: ImageModel | None, *, world: ImageWorld, samples: Rows) -> dict[str, list[str]]:
+def portrait(model: ImageModel | None, *, world: ImageWorld, rows: Rows) -> dict[str, list[str]]:
     """What a model makes of the same noise and of the same held-out images as every other model, and how its samples lie.
 
-    Without a model, what belongs on top: held-out images, and the mean and deviation of the real rows in `samples`.
+    Without a model, what belongs on top: held-out images, and the mean and deviation of the real ones.
     """
     shown = fixed(world)
-    mean, deviation = mean_and_deviation(images_of(samples))
+    mean, deviation = mean_and_deviation(images_of(rows))
     panels = {"mean and deviation": [data_uri(mean), data_uri(deviation)]}
     if model is None:
         return panels | {"held-out images, reconstructed": [data_uri(image) for image in shown]}
