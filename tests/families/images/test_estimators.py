@@ -90,3 +90,11 @@ def test_squared_distances_and_entropy():
     assert estimators.squared_distances(a, b) == pytest.approx(np.array([[25.0], [0.0]]))
     assert estimators.median_distance(a) == pytest.approx(5)
     assert estimators.entropy(np.array([2.0, 2.0, 0.0])) == pytest.approx(np.log(2))
+
+
+def test_nearest_rows_are_found_across_blocks():
+    rng = np.random.default_rng(4)
+    b = rng.standard_normal((4500, 3))
+    squared, place = estimators.nearest(b[[0, 1999, 2000, 4499]] + 1e-6, b)
+    assert place.tolist() == [0, 1999, 2000, 4499]
+    assert squared == pytest.approx(3e-12, rel=1e-2)

@@ -16,6 +16,7 @@ FAMILY = Family(
         "vae": "refeed.families.images.learner:VAE",
         "vae-paper": "refeed.families.images.learner:paper",
         "vae-smoke": "refeed.families.images.learner:smoke",
+        "flow": "refeed.families.images.flow:FlowMatching",
     },
     samplers={"prior": "refeed.families.images.sampler:Prior"},
     metrics={

@@ -47,6 +47,18 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(squared, 0, None)
 
 
+def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row of a, the squared distance to the nearest row of b, and which that is; b is read 2000 rows at a time."""
+    squared, place = np.full(len(a), np.inf), np.zeros(len(a), dtype=np.int64)
+    for first in range(0, len(b), 2000):
+        part = squared_distances(a, b[first : first + 2000])
+        here = part.argmin(1)
+        found = part[np.arange(len(a)), here]
+        closer = found < squared
+        squared[closer], place[closer] = found[closer], first + here[closer]
+    return squared, place
+
+
 def precision_recall(real: np.ndarray, made: np.ndarray, *, neighbours: int = 5) -> dict[str, float]:
     """Precision and recall (Kynkaanniemi et al., 2019), density and coverage (Naeem et al., 2020), by k nearest neighbours.
 

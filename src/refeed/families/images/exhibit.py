@@ -10,6 +10,7 @@ import numpy as np
 
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
+from refeed.families.images.estimators import nearest
 from refeed.families.images.worlds import ImageWorld, images_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def portrait(model: ImageModel | None, *, world: ImageWorld, rows: Rows) -> dict
         return panels | {"held-out images, reconstructed": [data_uri(image) for image in shown]}
     noise = LOOK.generator().standard_normal((ACROSS, *model.noise_shape), dtype=np.float32)
     panels["the same noise"] = [data_uri(image) for image in model.images(noise)]
+    panels["nearest training image"] = nearest_training(images_of(rows)[:ACROSS], images_of(world.train))
     if hasattr(model, "reconstruct"):
         panels["held-out images, reconstructed"] = [data_uri(image) for image in model.reconstruct(shown)]
     return panels
@@ -55,6 +57,12 @@ def fixed(world: ImageWorld) -> np.ndarray:
         chosen += [int(row) for row in with_it[~np.isin(with_it, chosen)][:1]]
     others = [row for row in range(len(world.test)) if row not in chosen]
     return images_of(world.test)[(chosen + others)[:ACROSS]]
+
+
+def nearest_training(images_NHWC: np.ndarray, train_NHWC: np.ndarray) -> list[str]:
+    """Each image above the real training image nearest to it in pixels."""
+    _, closest = nearest(images_NHWC.reshape(len(images_NHWC), -1), train_NHWC.reshape(len(train_NHWC), -1))
+    return [data_uri(np.concatenate([image, train_NHWC[row]])) for image, row in zip(images_NHWC, closest, strict=True)]
 
 
 def mean_and_deviation(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

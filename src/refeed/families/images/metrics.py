@@ -261,12 +261,8 @@ def pixel_variance(images: np.ndarray) -> float:
 
 def nearest(images: np.ndarray, among: np.ndarray) -> np.ndarray:
     """The root mean squared difference of each image to the nearest of `among`, pixels in [0, 1]: (rows,)."""
-    flat = images.reshape(len(images), -1).astype(np.float32) / 255
-    closest = np.full(len(flat), np.inf)
-    for first in range(0, len(among), 2000):
-        part = among[first : first + 2000].reshape(-1, flat.shape[1]).astype(np.float32) / 255
-        closest = np.minimum(closest, estimators.squared_distances(flat, part).min(1))
-    return np.sqrt(closest / flat.shape[1])
+    squared, _ = estimators.nearest(images.reshape(len(images), -1), among.reshape(len(among), -1))
+    return np.sqrt(squared / images[0].size) / 255
 
 
 def _rare_kept(known: dict[str, Attribute], rates: dict[str, np.ndarray]) -> float:
