@@ -91,6 +91,7 @@ details { margin-top: 14px; } summary { cursor: pointer; color: var(--accent); f
 .images { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 8px; } .images img { width: 64px; height: 64px;
   object-fit: contain; image-rendering: pixelated; border-radius: 4px; }
 .strip { display: grid; gap: 3px; align-items: center; margin-top: 5px; }
+.samples + h3, details + h3 { margin-top: 22px; }
 .strip img { width: 100%; image-rendering: pixelated; border-radius: 3px; }
 pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere;
   font-size: .82rem; margin: 8px 0;

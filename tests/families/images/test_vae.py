@@ -126,7 +126,7 @@ def test_weights_scale_the_loss_of_their_rows(source, world, learner):
 def test_epochs_follow_the_rows_and_steps_do_not(learner, source, world, monkeypatch):
     seen = []
     monkeypatch.setattr("refeed.core.progress.tick", lambda done, total, unit: seen.append(total))
-    for options, expected in (({"epochs": 2, "steps": None}, 10), ({"steps": 3}, 3)):
+    for options, expected in (({"epochs": 2, "steps": None}, 20), ({"steps": 3}, 3)):
         seen.clear()
         replace(learner, **options).fit(data_of(source, world), world=world, seed=Seed(0))
         assert seen == [expected] * expected

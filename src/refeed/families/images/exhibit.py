@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOOK = Seed(0) / "images" / "look"  # the same noise for every model, so that columns can be compared across generations
 ACROSS = 12
+RECONSTRUCTED = "held-out images, reconstructed"
 
 
 def images(rows: Rows, *, world: ImageWorld, count: int) -> list[str]:
@@ -26,21 +27,23 @@ def images(rows: Rows, *, world: ImageWorld, count: int) -> list[str]:
 
 
 def portrait(model: ImageModel | None, *, world: ImageWorld, rows: Rows) -> dict[str, list[str]]:
-    """What a model makes of the same noise and of the same held-out images as every other model, and how its samples lie.
+    """What a model makes of the same noise and of the same held-out images as every other model, and how its samples `rows` lie.
 
-    Without a model, what belongs on top: held-out images, and the mean and deviation of the real ones.
+    Without a model, the real row on top of each: real `rows`, the held-out images themselves, the mean and deviation of real rows.
     """
     shown = fixed(world)
-    mean, deviation = mean_and_deviation(images_of(rows))
-    panels = {"mean and deviation": [data_uri(mean), data_uri(deviation)]}
+    lie = {"mean and deviation": [data_uri(image) for image in mean_and_deviation(images_of(rows))]}
     if model is None:
-        return panels | {"held-out images, reconstructed": [data_uri(image) for image in shown]}
+        return {
+            "the same noise": images(rows, world=world, count=ACROSS),
+            RECONSTRUCTED: [data_uri(image) for image in shown],
+        } | lie
     noise = LOOK.generator().standard_normal((ACROSS, *model.noise_shape), dtype=np.float32)
-    panels["the same noise"] = [data_uri(image) for image in model.images(noise)]
-    panels["nearest training image"] = nearest_training(images_of(rows)[:ACROSS], images_of(world.train))
+    panels = {"the same noise": [data_uri(image) for image in model.images(noise)]}
     if hasattr(model, "reconstruct"):
-        panels["held-out images, reconstructed"] = [data_uri(image) for image in model.reconstruct(shown)]
-    return panels
+        panels[RECONSTRUCTED] = [data_uri(image) for image in model.reconstruct(shown)]
+    panels["samples above the nearest training image"] = nearest_training(images_of(rows)[:ACROSS], images_of(world.train))
+    return panels | lie
 
 
 def fixed(world: ImageWorld) -> np.ndarray:

@@ -39,10 +39,10 @@ class VAE:
     tanh: bool = False
     likelihood: Literal["mse", "gaussian"] = "mse"
     kl_weight: float | None = None
-    epochs: int = 14
+    epochs: int = 11
     steps: int | None = None
-    batch: int = 64
-    learning_rate: float = 3e-3
+    batch: int = 32
+    learning_rate: float = 2e-3
     schedule: Literal["cycle", "exponential"] = "cycle"
     decay: float = 0.95
     flip: bool = False
