@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from refeed.cli import advise, check, explain, export, plan, report, run, show, studies, theory
+from refeed.cli import advise, check, explain, export, gc, plan, report, run, show, studies, theory
 
 app = typer.Typer(
     name="refeed",
@@ -21,6 +21,7 @@ app.command()(show.show)
 app.command()(report.report)
 app.command()(explain.explain)
 app.command()(export.export)
+app.command()(gc.gc)
 app.command()(studies.studies)
 app.command()(theory.theory)
 app.command()(advise.advise)

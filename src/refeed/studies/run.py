@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refeed.core.steps import Measure
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
 from refeed.studies.environment import environment
@@ -17,6 +18,7 @@ from refeed.studies.retention import retain
 from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, plan
 from refeed.workspace import Workspace
+from refeed.workspace.garbage import note_needs
 
 if TYPE_CHECKING:
     from refeed.report.results import Results
@@ -46,6 +48,8 @@ def run(
                 store.locks.close()
     store = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     started, clock = datetime.now(UTC), time.perf_counter()
+    note: dict[str, Any] = {"study": study.name, "digest": study.digest, "steps": _kept_steps(study)}
+    note_needs(store, **note, done=False)
     todo = plan(study, store)
     if on_plan is not None:
         on_plan(todo)
@@ -55,6 +59,7 @@ def run(
     finally:
         store.refresh()
         store.tidy()
+    note_needs(store, **note, done=True)
     about = {
         "command": command or " ".join(sys.argv),
         "started": started.isoformat(timespec="seconds"),
@@ -67,6 +72,12 @@ def run(
         "errors": ledger.errors,
     }
     return collect(study, store, about)
+
+
+def _kept_steps(study: Study) -> list[str]:
+    """The digests of every step of a study that leaves an artefact."""
+    turns = (turn for arm in study.arms if not arm.lineage.source.rebuilds for turn in arm.turns)
+    return list(dict.fromkeys(step.digest for turn in turns for step in turn.steps if not isinstance(step, Measure)))
 
 
 def results_folder(workspace: Workspace, study: Study, unchanged: Study | None = None) -> Path:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from refeed.core.errors import WorkspaceError
+
 _descriptors: dict[tuple[int, str], int] = {}
 
 
@@ -52,3 +54,21 @@ class StepLocks:
             yield
         finally:
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+
+    @contextmanager
+    def hold_all(self) -> Iterator[None]:
+        """Hold every lock at once; refused while another process holds any. This process must hold none itself."""
+        descriptor = self._open()
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise WorkspaceError(
+                f"another process is at work in {self._path.parent}.",
+                hint="Wait until it has ended, then type the same command again.",
+            ) from None
+        try:
+            yield
+        finally:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)

@@ -25,7 +25,7 @@ from refeed.workspace.records import Record, read_records, write_records
 
 FORMAT = 1
 MAX_RECORD_FILES = 64
-FOLDERS = ("steps", "records", "studies", "damaged", "tmp")
+FOLDERS = ("steps", "records", "studies", "needs", "damaged", "tmp")
 
 
 class DamagedWarning(UserWarning):
@@ -39,6 +39,7 @@ class Workspace:
         steps/<digest>/             a world, a model or rows, with manifest.json (written last) naming every file's checksum
         records/<sha256>.parquet    numbers and outcomes, many to a file
         studies/<name>/             results and reports of studies
+        needs/<digest>.json         which steps a study needs, so that the others can be freed
         damaged/                    what failed its checksum, for inspection
         tmp/                        being written; never read
         lock                        one byte a step
@@ -233,8 +234,7 @@ class Workspace:
     def tidy(self) -> None:
         """Merge record files when there are many, and clear what killed processes left half-written."""
         for leftover in (self.path / "tmp").iterdir():
-            host, _, owner = leftover.name.rpartition("+")[0].rpartition("+")
-            if host == socket.gethostname() and owner.isdigit() and not _alive(int(owner)):
+            if is_leftover(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)
         with self.locks.hold(b"merge".hex().ljust(32, "0")):
             self.refresh()
@@ -256,7 +256,14 @@ class Workspace:
         warnings.warn(DamagedWarning(f"{damage.message}; set aside in {target} and made again"), stacklevel=3)
 
 
-def _alive(process: int) -> bool:
+def is_leftover(path: Path) -> bool:
+    """Whether an entry of tmp/ belonged to a process of this machine that is gone."""
+    host, _, owner = path.name.rpartition("+")[0].rpartition("+")
+    return host == socket.gethostname() and owner.isdigit() and not alive(int(owner))
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
