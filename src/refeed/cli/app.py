@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from refeed.cli import advise, check, explain, export, gc, plan, report, run, show, studies, theory
+from refeed.cli import advise, check, explain, export, forecast, gc, plan, report, run, show, studies, theory
 
 app = typer.Typer(
     name="refeed",
@@ -25,6 +25,7 @@ app.command()(gc.gc)
 app.command()(studies.studies)
 app.command()(theory.theory)
 app.command()(advise.advise)
+app.command()(forecast.forecast)
 app.command()(check.check)
 
 
