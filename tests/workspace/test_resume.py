@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from refeed.studies import run
 from refeed.studies.tasks import plan
@@ -111,9 +112,10 @@ def test_killed_twenty_times_it_ends_as_the_uninterrupted_run(tmp_path):
     assert not list((tmp_path / "w" / "damaged").iterdir())
 
 
-def test_two_processes_on_one_workspace_do_no_step_twice(tmp_path):
-    processes = [spawn(tmp_path), spawn(tmp_path)]
-    assert [process.wait() for process in processes] == [0, 0]
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_processes_on_one_workspace_do_no_step_twice(tmp_path, num_processes):
+    processes = [spawn(tmp_path) for _ in range(num_processes)]
+    assert [process.wait() for process in processes] == [0] * num_processes
     done = fits(tmp_path / "log")
     assert len(done) == len(set(done)) == 3 * (1 + 3 * 3)
     study = kept_study(seeds=(0, 1, 2), generations=4)
