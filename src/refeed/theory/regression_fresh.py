@@ -89,8 +89,9 @@ def fresh(
     added = (real**2 * n_real + synthetic**2 * n_synthetic) / M * d / (M - d - 1)
     curve = np.empty(last)
     curve[0] = real[0] ** 2 * d / (first - d - 1)
-    for i in range(1, last):
-        curve[i] = q * curve[i - 1] + added[i]
+    with np.errstate(over="ignore"):  # where q > 1 it passes every number there is
+        for i in range(1, last):
+            curve[i] = q * curve[i - 1] + added[i]
     return at(curve, n)
 
 
