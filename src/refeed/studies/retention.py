@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refeed.core.loop import State, start, turn
-from refeed.core.shards import Pool, Shard
+from refeed.core.shards import Shard
 from refeed.core.steps import Alter, Draw, Step
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
@@ -57,12 +56,5 @@ def _of_lineage(arm: Arm, store: Workspace, wanted: dict[str, tuple[Step, list[n
         for score in now.scores:
             if score.samples is not None and not store.has(score):
                 need(score.samples, None)
-    for part in _last_pool(arm):
+    for part in arm.last_pool:
         need(part.shard, part.index)
-
-
-def _last_pool(arm: Arm) -> Pool:
-    state: State = start(arm.lineage)
-    for _ in arm.turns:
-        state, _now = turn(arm.lineage, state)
-    return state.pool

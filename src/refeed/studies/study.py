@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from refeed.core.errors import StudyError
-from refeed.core.loop import Lineage, Turn, turns
+from refeed.core.loop import Lineage, Turn, start, turn, turns
 from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
+from refeed.core.shards import Pool
 
 MAX_GENERATIONS = 10_000
 
@@ -68,6 +69,14 @@ class Arm:
         """The generations that are to be run: those before a training set with too few real rows, or all."""
         unguarded = turns(self.lineage, self.generations)
         return tuple(unguarded if self.on_low_real_share == "warn" else itertools.takewhile(self._has_enough, unguarded))
+
+    @cached_property
+    def last_pool(self) -> Pool:
+        """What is kept after the last generation."""
+        state = start(self.lineage)
+        for _ in self.turns:
+            state, _now = turn(self.lineage, state)
+        return state.pool
 
     def _has_enough(self, turn: Turn) -> bool:
         return not turn.train.num_rows or turn.train.real_share >= self.min_real_share
