@@ -25,9 +25,7 @@ def chart() -> alt.Chart:
             x=alt.X("left:Q", title="d / T", scale=alt.Scale(domain=[0, 1], nice=False)),
             x2="right:Q",
             y=alt.Y("generation:O", title="generation", sort=[str(g) for g in reversed(GENERATIONS)]),
-            color=alt.Color(
-                "regime:N", scale=alt.Scale(domain=list(REGIMES), range=COLOURS), title="growth from here on"
-            ),
+            color=alt.Color("regime:N", scale=alt.Scale(domain=list(REGIMES), range=COLOURS), title="growth from here on"),
         )
         if policy in INSTABILITIES:
             mark = alt.Chart(alt.Data(values=[{"x": INSTABILITIES[policy]}])).mark_rule(strokeDash=[5, 3], size=2)

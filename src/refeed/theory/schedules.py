@@ -14,7 +14,7 @@ Generations = int | Sequence[int] | None
 
 def horizon(n: Generations, *schedules: Schedule) -> int:
     """The last generation needed: from `n`, else from the longest schedule."""
-    lengths = [len(schedule) for schedule in schedules if not np.isscalar(schedule)]  # type: ignore[arg-type]
+    lengths = [len(schedule) for schedule in schedules if np.ndim(schedule)]  # type: ignore[arg-type]
     if n is None:
         require(bool(lengths), "the number of generations is unknown: give n, or T as a list with one entry a generation")
         last = min(lengths)
@@ -36,4 +36,4 @@ def by_generation(value: Schedule, last: int) -> np.ndarray:
 
 def at(curve: np.ndarray, n: Generations) -> np.ndarray:
     """The whole curve for a number (or None), the entries asked for where `n` is a list."""
-    return curve if n is None or np.isscalar(n) else curve[np.asarray(n, dtype=int) - 1]
+    return curve if n is None or np.ndim(n) == 0 else curve[np.asarray(n, dtype=int) - 1]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from refeed.core.protocols import Quantity
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
-from refeed.families.regression.learner import LeastSquares, LinearModel
+from refeed.families.regression.learner import LeastSquares, LinearModel, Ridge
 from refeed.families.regression.sampler import Relabel
 from refeed.families.regression.source import Linear, LinearWorld
 
@@ -29,12 +29,24 @@ class ExcessRisk:
         return {"excess_risk": float(error @ error)}
 
     def laws(self, policy: str, *, source: Linear, learner: object, sampler: Relabel) -> list[dict[str, Any]]:
-        """The exact mean under `policy` (its name in the catalogue), as a law of the theory package, where there is one."""
-        if not isinstance(learner, LeastSquares) or source.rows < source.dimension + 2:
+        """The mean under `policy` (its name in the catalogue), as a law of the theory package, where there is one."""
+        d, rows = source.dimension, source.rows
+        given: dict[str, Any] = {"d": d, "T": rows, "s": source.noise}
+        if isinstance(learner, Ridge):
+            if policy not in ("replace", "accumulate") or sampler.design != "fresh":
+                return []
+            given |= {"ridge": learner.penalty, "signal": source.signal}
+            return [{"quantity": "excess_risk", "law": f"regression.ridge_{policy}", "parameters": given}]
+        if not isinstance(learner, LeastSquares) or rows < d + 2:
             return []
-        names = {"replace": "replace", "accumulate": "accumulate", "replace-multiple": "replace_multiple"}
-        if policy not in names:
+        mixed = {"d": d, "n_real": rows, "n_synthetic": rows, "s": source.noise}
+        same = {"replace": "replace_same_x", "accumulate": "accumulate_same_x", "replace-multiple": "replace_multiple_same_x"}
+        fresh = {"replace": "replace", "accumulate": "accumulate", "replace-multiple": "replace_multiple"}
+        fresh |= {"fresh-real": "fresh", "fixed-real": "fixed_real_asymptotic"}
+        if rows >= 2 * d:
+            fresh |= {"accumulate-subsample": "accumulate_subsample"}
+        law = (same if sampler.design == "same" else fresh).get(policy)
+        if law is None:
             return []
-        law = f"regression.{names[policy]}{'_same_x' if sampler.design == 'same' else ''}"
-        parameters = {"d": source.dimension, "T": source.rows, "s": source.noise}
-        return [{"quantity": "excess_risk", "law": law, "parameters": parameters}]
+        parameters = mixed | ({"T1": rows} if law == "fresh" else {}) if law in ("fresh", "fixed_real_asymptotic") else given
+        return [{"quantity": "excess_risk", "law": f"regression.{law}", "parameters": parameters}]
