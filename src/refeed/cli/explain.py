@@ -27,7 +27,7 @@ def explain(
 ) -> None:
     """Walk a shard, or one row of it, back to real data. Reads manifests; runs nothing."""
     from refeed.core.errors import UserError
-    from refeed.workspace.provenance import Provenance, as_json, tree
+    from refeed.workspace.provenance import Provenance, as_json, given, tree
 
     provenance = Provenance(workspace)
     if shard is None:
@@ -42,7 +42,9 @@ def explain(
         print(json.dumps(as_json(provenance, node.digest) | ({"row": row} if row else {})))
         return
     if row:
-        origin = "real" if row["real"] else f"synthetic, generation {row['generation']}, depth {row['depth']:.3g}"
+        origin = "real" if row["real"] else given(node.manifest.get("origins"))
+        if not node.is_real:
+            origin = f"synthetic, generation {row['generation']}, depth {_number(row['depth'])}"
         print(f"row {row['row']} of shard {node.digest[:12]}: {origin}")
         for name, value in row["values"].items():
             print(f"  {name}: {_short(value)}")
@@ -59,7 +61,7 @@ def _row(provenance: Provenance, node: Node, position: int) -> dict[str, Any]:
         raise UserError(f"{node.digest[:12]} is a model; it has no rows.", hint=f"Type: refeed explain {node.digest[:12]}")
     rows = read_row(shard_file(provenance.folder(node.digest), node.kind), position)
     depth = provenance.depth(node.digest)
-    place = {"shard": node.digest, "row": position, "real": node.is_real, "generation": provenance.generation(node)}
+    place = {"shard": node.digest, "row": position, "real": node.real, "generation": provenance.generation(node)}
     return place | {"depth": None if depth != depth else depth, "values": _values(provenance, node, rows)}
 
 
@@ -75,6 +77,10 @@ def _values(provenance: Provenance, node: Node, rows: Rows) -> dict[str, Any]:
     return {name: column[0] for name, column in decode(rows, folder=world).items() if not isinstance(column[0], bytes)} | values
 
 
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
 def _short(value: Any, width: int = 400) -> str:
     text = str(value)
     return text if len(text) <= width else f"{text[:width]} ..."
@@ -84,7 +90,7 @@ def _list(provenance: Provenance, *, json_output: bool) -> None:
     """The shards of the workspace, the latest first."""
     shards = sorted((node for node in provenance if not node.is_model), key=lambda node: -node.manifest.get("made", 0))
     if json_output:
-        about = [{"shard": n.digest, "rows": n.rows, "generation": provenance.generation(n), "real": n.is_real} for n in shards]
+        about = [{"shard": n.digest, "rows": n.rows, "generation": provenance.generation(n), "real": n.real} for n in shards]
         print(json.dumps(about))
         return
     for node in shards[:LISTED]:

@@ -36,6 +36,8 @@ def print_ledger(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from refeed.workspace.provenance import given
+
     lines = ledger_rows(results)
     if not lines:
         print("These results have no ledger: run the study again, whatever is done is reused.")
@@ -54,6 +56,9 @@ def print_ledger(results: Results) -> None:
         before = here
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
+    for case in results.study["cases"]:
+        if (said := given(case.get("origins"))) != "real":
+            console.print(f"note: {case['name']}: the rows counted as real are {said}.", style="yellow", soft_wrap=True)
     console.print(f"\nSeed {lines[0]['seed']}. {LEGEND}", soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ from refeed.core.loop import Turn
 from refeed.core.memory import Memory
 from refeed.core.rows import Rows
 from refeed.core.shards import Part
-from refeed.core.steps import POSITION, Measure, Step, rows_of
+from refeed.core.steps import POSITION, Draw, Measure, Step, rows_of
 from refeed.studies.card import write_card
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
@@ -157,6 +157,15 @@ def _shard(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:
     yield from tables(shard_file(folder, step.kind))
 
 
+def _is_real(part: Part) -> bool | None:
+    """Whether the rows of a part are real; None where their own file does not say, or not of all alike."""
+    step = part.shard.step
+    if not isinstance(step, Draw):
+        return False
+    origins = getattr(step.source, "origins", None)
+    return True if origins is None else {("real",): True, ("synthetic",): False}.get(tuple(origins))
+
+
 def _with_columns(table: pa.Table, part: Part, decode: Decode | None, world: Path, *, altered: bool) -> pa.Table:
     """The provenance of every row, then what people can read, then the data."""
     import pyarrow as pa
@@ -165,7 +174,7 @@ def _with_columns(table: pa.Table, part: Part, decode: Decode | None, world: Pat
     columns: dict[str, Any] = {
         "refeed_shard": pa.array([part.shard.digest] * count, pa.string()),
         "refeed_row": table.column("refeed_position"),
-        "refeed_real": pa.array([origin.is_real] * count, pa.bool_()),
+        "refeed_real": pa.array([_is_real(part)] * count, pa.bool_()),
         "refeed_generation": pa.array([origin.generation] * count, pa.int64()),
         "refeed_model": pa.array([origin.model] * count, pa.string()),
         "refeed_weight": pa.array([float(part.weight)] * count, pa.float64()),

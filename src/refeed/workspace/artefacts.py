@@ -49,7 +49,9 @@ def describe(step: Step) -> dict[str, Any]:
     """The provenance of an artefact as JSON: enough to walk any row back to real data without running anything."""
     about: dict[str, Any] = {"kind": step.kind, "digest": step.digest, "inputs": [s.digest for s in step.inputs()]}
     if isinstance(step, Draw):
-        return about | {"source": recipe(step.source), "seed": str(step.seed), "rows": step.shard.num_rows}
+        origins = getattr(step.source, "origins", None)  # what the source's own file says of its rows
+        given = {"origins": origins} if origins is not None else {}
+        return about | {"source": recipe(step.source), "seed": str(step.seed), "rows": step.shard.num_rows} | given
     if isinstance(step, Fit):
         parts = [
             {

@@ -36,7 +36,14 @@ class Node:
 
     @property
     def is_real(self) -> bool:
+        """Whether its rows play the part of real ones: they come from a source."""
         return self.kind == "draw"
+
+    @property
+    def real(self) -> bool | None:
+        """Whether its rows are real; None where their own file does not say, or not of all alike."""
+        origins = self.manifest.get("origins")
+        return self.is_real if origins is None else {("real",): True, ("synthetic",): False}.get(tuple(origins))
 
     @property
     def rows(self) -> int | None:
@@ -152,6 +159,15 @@ class Provenance:
         return None
 
 
+def given(origins: dict[str, int] | None) -> str:
+    """What source rows are: real, or what their file says of them."""
+    if origins is None or set(origins) == {"real"}:
+        return "real"
+    return "given as real, but by their file " + ", ".join(
+        f"{count:,} {'of unknown origin' if name == 'unknown' else name}" for name, count in origins.items()
+    )
+
+
 def recipe_text(recipe: Any) -> str:
     """A recipe on one line: Llama(width=96, layers=1)."""
     if not isinstance(recipe, dict) or "kind" not in recipe:
@@ -199,7 +215,7 @@ def _title(provenance: Provenance, node: Node, use: Use | None) -> str:
     count = f"{use.rows:,} of {use.of:,} rows" if use else f"{node.rows:,} rows"
     count += f", weight {use.weight:g}" if use and use.weight != 1 else ""
     if node.is_real:
-        return f"{name}  {count}, real: {recipe_text(about.get('source'))}, seed {about.get('seed')}"
+        return f"{name}  {count}, {given(about.get('origins'))}: {recipe_text(about.get('source'))}, seed {about.get('seed')}"
     if node.is_model:
         real = sum(u.weight * u.rows for u in node.uses if provenance.node(u.shard).is_real)
         total = sum(u.weight * u.rows for u in node.uses)
@@ -220,5 +236,5 @@ def as_json(provenance: Provenance, digest: str) -> dict[str, Any]:
         depth = provenance.depth(node.digest)
         extra = {"kind": node.kind, "generation": provenance.generation(node), "depth": None if depth != depth else depth}
         size = sum(output["bytes"] for output in node.manifest.get("outputs", {}).values())
-        nodes[node.digest] = about | extra | {"real": node.is_real, "bytes": size}
+        nodes[node.digest] = about | extra | {"real": node.real, "bytes": size}
     return {"digest": digest, "nodes": nodes}

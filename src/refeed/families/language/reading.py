@@ -12,6 +12,7 @@ from refeed.core.errors import SourceError
 from refeed.families.language.lexicon import END
 
 FORMATS = ("tinystories", "separated", "lines", "jsonl", "parquet")
+REAL = "refeed_real"
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 
@@ -24,12 +25,15 @@ class TextFile:
     format: str
     sha256: str
     num_dropped: int  # empty stories, and the tail of a tinystories file that its end cut off
+    origins: dict[str, int]  # how many stories the file says are real or synthetic, by its column refeed_real; else unknown
 
 
 def read(path: str, *, format: str, separator: str, column: str) -> TextFile:
     """The stories of a file, stripped of surrounding blanks; remembered until the file changes."""
     file = Path(path)
     try:
+        if (exported := file / "data" / "train-00000-of-00001.parquet").is_file():
+            file = exported  # a training set that refeed wrote
         if file.is_dir():
             raise SourceError(f"{path} is a folder, not a file of stories", hint="Name one file in it as source.path.")
         status = file.stat()
@@ -52,10 +56,11 @@ def _read(real: str, size: int, modified: int, path: str, format: str, separator
         raise SourceError(f"{path} is empty", hint="It must hold at least two stories.")
     if format == "auto":
         format = _detect(path, data, separator)
+    said: list[object] = []
     if format == "parquet":
-        pieces = _parquet(real, path, column)
+        pieces, said = _parquet(real, path, column)
     elif format == "jsonl":
-        pieces = _jsonl(_decode(path, data), path, column)
+        pieces, said = _jsonl(_decode(path, data), path, column)
     else:
         text = _decode(path, data)
         pieces = text.split("\n") if format == "lines" else text.split(separator if format == "separated" else END)
@@ -70,7 +75,11 @@ def _read(real: str, size: int, modified: int, path: str, format: str, separator
             f"{path}, read as format {format!r}, holds {_count(len(stories))}; a train and a test part need at least two",
             hint="Say how its stories are separated: --set source.separator=... or source.format=" + "|".join(FORMATS),
         )
-    return TextFile(path, stories, format, sha256(data).hexdigest(), num_dropped)
+    said = said or [None] * len(pieces)
+    known = [real for piece, real in zip(pieces, said, strict=True) if piece.strip()]
+    origins = {"real": sum(real is True for real in known), "synthetic": sum(real is False for real in known)}
+    origins["unknown"] = len(stories) - sum(origins.values())
+    return TextFile(path, stories, format, sha256(data).hexdigest(), num_dropped, origins)
 
 
 def _detect(path: str, data: bytes, separator: str) -> str:
@@ -102,8 +111,9 @@ def _decode(path: str, data: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _jsonl(text: str, path: str, column: str) -> list[str]:
-    stories = []
+def _jsonl(text: str, path: str, column: str) -> tuple[list[str], list[object]]:
+    stories: list[str] = []
+    said: list[object] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -114,23 +124,26 @@ def _jsonl(text: str, path: str, column: str) -> list[str]:
         if not isinstance(record, dict):
             raise SourceError(f"{path}, line {number}, is {type(record).__name__}, not an object with {column!r}")
         stories.append(_text(record, path, column, where=f"line {number}"))
-    return stories
+        said.append(record.get(REAL))
+    return stories, said
 
 
-def _parquet(real: str, path: str, column: str) -> list[str]:
+def _parquet(real: str, path: str, column: str) -> tuple[list[str], list[object]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(real)
         names = file.schema_arrow.names
-        table = file.read(columns=[column]) if column in names else None
+        wanted = [column, REAL] if REAL in names else [column]
+        table = file.read(columns=wanted) if column in names else None
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
     if table is None:
         raise SourceError(_no_column(path, column, names, where="its schema"), hint=_set_column(names))
     values = table.column(column).to_pylist()
-    return [_text({column: value}, path, column, where=f"row {row}") for row, value in enumerate(values)]
+    said = table.column(REAL).to_pylist() if REAL in names else []
+    return [_text({column: value}, path, column, where=f"row {row}") for row, value in enumerate(values)], said
 
 
 def _text(record: dict[str, object], path: str, column: str, *, where: str) -> str:

@@ -102,7 +102,8 @@ class Text:
 
     `test_fraction` of the *distinct* stories are held out, chosen by a hash of the story: a story never lies on both sides, and the
     split does not depend on order. `rows` and `test_rows` keep only that many, the first in the file. `vocabulary` is the size of a
-    byte-level BPE learnt from the training rows alone. The source's identity is the file's content, not its path.
+    byte-level BPE learnt from the training rows alone. `origin` says what the stories are, "real" or "synthetic", where the
+    file does not say it by a column `refeed_real`; see `origins`. The source's identity is the file's content, not its path.
     """
 
     path: str = ""
@@ -113,6 +114,7 @@ class Text:
     rows: int | None = None
     test_rows: int | None = None
     vocabulary: int = 1024
+    origin: str = "unknown"
     rebuilds: ClassVar[bool] = False
     random: ClassVar[bool] = False
     knows: ClassVar[frozenset[str]] = frozenset()
@@ -126,6 +128,8 @@ class Text:
                 raise StudyError(f"source.{name} must be at least 1, not {value}")
         if self.format not in ("auto", *reading.FORMATS):
             raise StudyError(f"source.format must be one of auto, {', '.join(reading.FORMATS)}, not {self.format!r}")
+        if self.origin not in ("unknown", "real", "synthetic"):
+            raise StudyError(f"source.origin must be unknown, real or synthetic, not {self.origin!r}")
         if self.format == "separated" and not self.separator:
             raise StudyError("source.format = 'separated' needs source.separator, the text that stands between stories")
         vocabulary.check_size(self.vocabulary)
@@ -139,6 +143,19 @@ class Text:
     def num_dropped(self) -> int:
         """Stories cut off by the end of a tinystories file, or empty, and left out."""
         return self._file().num_dropped
+
+    @property
+    def origins(self) -> dict[str, int]:
+        """How many stories of the file are real, synthetic or of unknown origin, as its column `refeed_real` says.
+
+        `origin` speaks for the stories of which the file says nothing. It changes no result: all given stories play the part of
+        real ones in the loop. It is recorded, and said wherever provenance is.
+        """
+        origins = dict(self._file().origins)
+        if self.origin != "unknown":
+            origins[self.origin] += origins["unknown"]
+            origins["unknown"] = 0
+        return {name: count for name, count in origins.items() if count}
 
     @property
     def num_rows(self) -> int:
