@@ -205,6 +205,17 @@ def test_what_cannot_be_exported_is_one_clear_error(kept, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "y"]
 
 
+def test_an_export_that_would_miss_rows_is_refused(tmp_path):
+    base = kept_study(seeds=(0,), generations=4, names=("replace",))
+    study = replace(base, rows="needed")
+    store = Workspace(tmp_path / "w")
+    run(study, workspace=store)
+    arm, turn = pick(study, case=None, policy=None, seed=None, generation=2)
+    with pytest.raises(UserError, match=r"rows of generation 1 are not stored any more"):
+        export(study, store, arm, turn, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_damaged_rows_are_not_exported(tmp_path):
     study, store = kept_study(seeds=(0,), generations=2), Workspace(tmp_path / "w")
     run(study, workspace=store)

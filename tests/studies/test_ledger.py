@@ -59,3 +59,9 @@ def test_tokens_are_counted_row_by_row(tmp_path):
     assert pq.read_metadata(path).num_rows == 30
     assert _tokens_of(Part(shard), store) == sum(range(30))
     assert _tokens_of(Part(shard, np.array([3, 29])), store) == 32
+    left = np.array([3, 7, 29])
+    fewer = rows.take(left).with_columns(refeed_position=left)
+    write_rows(fewer, path, origin=Origin(generation=1, model="m"), digest=shard.digest)
+    assert _tokens_of(Part(shard, np.array([3, 29])), store) == 32
+    assert _tokens_of(Part(shard, np.array([3, 4])), store) is None  # trimmed: not all are there to be counted
+    assert _tokens_of(Part(shard), store) is None

@@ -129,7 +129,7 @@ def _tables(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:
     """The chosen rows of a part, each with its position in the shard as the column `refeed_position`."""
     import pyarrow as pa
 
-    first = 0
+    first = written = 0
     for table in _shard(part, store, memory):
         after = first + table.num_rows
         have = np.arange(first, after)
@@ -137,8 +137,13 @@ def _tables(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:
             have, table = table[POSITION].to_numpy(), table.drop_columns([POSITION])
         positions = have if part.index is None else np.intersect1d(have, part.index)
         table = table.take(pa.array(np.searchsorted(have, positions)))
-        first = after
+        first, written = after, written + len(positions)
         yield table.append_column("refeed_position", pa.array(positions, pa.int64()))
+    if written != part.num_rows:
+        raise UserError(
+            f"{part.num_rows - written:,} of the {part.num_rows:,} rows of generation {part.generation} are not stored any more.",
+            hint="The study keeps only rows that later generations use. Run it with --set rows=all --workspace NEW, then export.",
+        )
 
 
 def _shard(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:

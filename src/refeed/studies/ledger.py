@@ -14,6 +14,7 @@ from refeed.core.ancestry import Ancestry, real_weight, unique_rows
 from refeed.core.loop import start
 from refeed.core.loop import turn as advance
 from refeed.core.shards import Part, Pool, Shard
+from refeed.core.steps import POSITION
 from refeed.studies.study import Study
 from refeed.workspace import Workspace
 from refeed.workspace.files import MANIFEST
@@ -66,10 +67,19 @@ def _tokens(pool: Pool, store: Workspace) -> int | None:
 
 
 def _tokens_of(part: Part, store: Workspace) -> int | None:
-    lengths = _lengths(_file(part.shard, store)) if not part.shard.step.rebuilds else None
-    if lengths is None:
+    path = _file(part.shard, store)
+    if part.shard.step.rebuilds or not path.is_file():
         return None
-    return int(lengths.sum() if part.index is None else lengths[part.index].sum())
+    found = _lengths(path, path.stat().st_mtime_ns)
+    if found is None:
+        return None
+    positions, lengths = found
+    if part.index is None:
+        return int(lengths.sum()) if len(lengths) == part.shard.num_rows else None
+    if positions is None:
+        return int(lengths[part.index].sum())
+    there = np.isin(positions, part.index)  # a trimmed shard may have lost some of them
+    return int(lengths[there].sum()) if there.sum() == len(part.index) else None
 
 
 def _file(shard: Shard, store: Workspace) -> Path:
@@ -77,15 +87,19 @@ def _file(shard: Shard, store: Workspace) -> Path:
 
 
 @lru_cache(maxsize=256)
-def _lengths(path: Path) -> np.ndarray | None:
-    """Tokens of every row of a shard (4 bytes a row are remembered)."""
+def _lengths(path: Path, modified: int) -> tuple[np.ndarray | None, np.ndarray] | None:
+    """The positions of the stored rows (None where all are there) and their tokens, 4 bytes each; None without tokens."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    positions, lengths = [], [np.zeros(0, dtype=np.int32)]
     try:
-        lengths = [pc.list_value_length(table.column("tokens")).to_numpy().astype(np.int32) for table in tables(path)]
-    except KeyError:
-        return None
+        for table in tables(path):
+            if "tokens" not in table.column_names:
+                return None
+            lengths.append(pc.list_value_length(table["tokens"]).to_numpy().astype(np.int32))
+            if POSITION in table.column_names:
+                positions.append(table[POSITION].to_numpy())
     except (OSError, pa.ArrowException):
         return None
-    return np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
+    return np.concatenate(positions) if positions else None, np.concatenate(lengths)
