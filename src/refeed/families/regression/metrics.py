@@ -30,6 +30,8 @@ class ExcessRisk:
 
     def laws(self, policy: str, *, source: Linear, learner: object, sampler: Relabel) -> list[dict[str, Any]]:
         """The mean under `policy` (its name in the catalogue), as a law of the theory package, where there is one."""
+        if not isinstance(source, Linear):  # a source from elsewhere
+            return []
         d, rows = source.dimension, source.rows
         given: dict[str, Any] = {"d": d, "T": rows, "s": source.noise}
         if isinstance(learner, Ridge):
