@@ -57,7 +57,11 @@ THEORY: dict[str, Callable[[], float]] = {
 
 def main(folder: Path) -> None:
     results = Results.load(folder)
-    head = textwrap.fill(HEAD.strip().format(seeds=len(results.study["seeds"]), generations=results.study["generations"]), 130)
+    head = textwrap.fill(
+        HEAD.strip().format(seeds=len(results.study["seeds"]), generations=results.study["generations"]),
+        130,
+        break_on_hyphens=False,
+    )
     columns = [
         "policy",
         "regression: error, last / first",
@@ -107,9 +111,9 @@ HEAD = """
 A policy decides how many rows to sample, which rows stay, and which the next model is fitted on. Below, what each one costs:
 the shipped study `policies`, {seeds} lineages a policy, {generations} generations. Ratios are paired by seed (generation 1 is
 the same model under every policy), geometric means with 95 % t intervals over lineages. Regression: least squares, d = 100,
-2,000 rows, error = excess risk. Language: a transformer of 50k parameters on 200 stories of the grammar, held-out cross-
-entropy, whose least possible value is the source's own entropy, so that its ratios are not to be compared in size with those of
-the regression. This page is written by `benchmarks/policies.py`.
+2,000 rows, error = excess risk. Language: a transformer of 50k parameters on 200 stories of the grammar, held-out
+cross-entropy, whose least possible value is the source's own entropy, so that its ratios are not to be compared in size with
+those of the regression. This page is written by `benchmarks/policies.py`.
 """
 
 FOOT = """

@@ -40,7 +40,11 @@ def data_of(source, world, weights):
     lineage = Lineage(source=source, learner=None, sampler=None, metrics=(), policy=replace(), seed=Seed(0))
     parts = np.array_split(np.arange(len(world.train)), len(weights))
     pool = Pool(Part(lineage.draw.shard, index, weight) for index, weight in zip(parts, weights, strict=True))
-    return Data(pool, rows_of=lambda shard: world.train, statistic_of=lambda shard, statistic: statistic(world.train))
+    return Data(
+        pool,
+        rows_of=lambda part: world.train if part.index is None else world.train.take(part.index),
+        statistic_of=lambda shard, statistic: statistic(world.train),
+    )
 
 
 @pytest.fixture(scope="session")
