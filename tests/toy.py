@@ -11,6 +11,7 @@ import numpy as np
 
 from refeed import policies
 from refeed.core.errors import Stopped
+from refeed.core.protocols import Family
 from refeed.families.regression.learner import LeastSquares, LinearModel
 from refeed.families.regression.metrics import ExcessRisk
 from refeed.families.regression.sampler import Relabel
@@ -103,3 +104,12 @@ def kept_study(*, seeds=(0, 1), generations=3, learner=None, names=("replace", "
         metrics=(ExcessRisk(),) if metrics is None else metrics,
     )
     return Study(cases=(case,), policies={name: presets[name] for name in names}, seeds=seeds, generations=generations)
+
+
+def show(rows, *, world, count):
+    """The first labels, as an exhibit."""
+    return [str(y) for y in rows["y"][:count]]
+
+
+PLUG_INS = {"sources": {}, "learners": {}, "samplers": {}, "metrics": {}, "default": {}}
+FAMILY = Family(name="toy", about="for tests", exhibit="toy:show", **PLUG_INS)

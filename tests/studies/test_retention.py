@@ -92,3 +92,21 @@ def test_it_holds_with_worker_processes(tmp_path):
     results = run(study, workspace=tmp_path / "w", engine=Processes(workers=2))
     assert results.scores.equals(run(study, workspace=tmp_path / "v").scores)
     assert stored(tmp_path / "w") <= 30 + 15
+
+
+def test_showing_rows_of_a_trimmed_study_samples_nothing_again(tmp_path, monkeypatch):
+    from refeed import catalogue
+    from refeed.families.regression.sampler import Relabel
+
+    study = bounded("replace", 5)
+    study = replace(study, cases=(replace(study.cases[0], family="toy"),))
+    monkeypatch.setattr(catalogue, "families", lambda: {"toy": "toy:FAMILY"})
+    calls, plain = [], Relabel.sample
+    monkeypatch.setattr(Relabel, "sample", lambda self, *a, **o: calls.append(1) or plain(self, *a, **o))
+    shown = run(study, workspace=tmp_path / "w").exhibits
+    assert len(calls) == 5
+    monkeypatch.undo()
+    monkeypatch.setattr(catalogue, "families", lambda: {"toy": "toy:FAMILY"})
+    whole = run(replace(study, rows="all"), workspace=tmp_path / "v").exhibits
+    assert [entry["items"] for entry in shown] == [entry["items"] for entry in whole]
+    assert len(shown) == 6

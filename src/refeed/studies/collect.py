@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from refeed import catalogue
 from refeed.core.protocols import Policy
 from refeed.core.recipes import digest_of, recipe
 from refeed.core.steps import Measure, rows_of
 from refeed.studies.ledger import ledger
+from refeed.studies.retention import EXHIBITED
 from refeed.studies.study import Arm, Case, Study
 from refeed.workspace import Workspace
 
@@ -152,9 +155,12 @@ def _exhibits(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
         for turn in arm.turns:
             if not store.has(turn.sampled.step) or store.outcome(turn.sampled.step):
                 break
-            rows = rows_of(turn.sampled, store.realise)
+            # Of a trimmed shard only the first rows are left: enough to show, too few for a portrait of all.
+            trimmed = study.rows == "needed"
+            index = np.arange(min(EXHIBITED, turn.sampled.num_rows)) if trimmed else None
+            rows = rows_of(turn.sampled, store.realise, index)
             items = show(rows, world=world, count=about.exhibit_count)
-            panels = portray(store.realise(turn.model), world=world, rows=rows) if about.portrait else {}
+            panels = portray(store.realise(turn.model), world=world, rows=rows) if about.portrait and not trimmed else {}
             yield place | {"policy": arm.policy, "generation": turn.generation, "items": items, "panels": panels}
 
 
