@@ -1,7 +1,7 @@
 """Names at the text boundary: what a study file may say, and the object it stands for.
 
 In Python one passes objects. Names exist in study files and on the command line alone, in these tables; modules are imported when a
-name is used. Packages add theirs by the entry points `refeed.families` and `refeed.policies`.
+name is used. Packages add theirs by the entry points `refeed.families`, `refeed.policies` and `refeed.engines`.
 """
 
 from __future__ import annotations
@@ -97,6 +97,11 @@ ALTERATIONS = {
     "drop-modes": "refeed.policies.corruptions:DropModes",
 }
 
+ENGINES = {
+    "inline": "refeed.studies.engines.inline:Inline",
+    "process": "refeed.studies.engines.process:Processes",
+}
+
 
 @cache
 def families() -> dict[str, str]:
@@ -106,6 +111,11 @@ def families() -> dict[str, str]:
 @cache
 def policies() -> dict[str, str]:
     return POLICIES | {point.name: point.value for point in entry_points(group="refeed.policies")}
+
+
+@cache
+def engines() -> dict[str, str]:
+    return ENGINES | {point.name: point.value for point in entry_points(group="refeed.engines")}
 
 
 def family(name: str) -> Family:

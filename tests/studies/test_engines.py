@@ -5,9 +5,11 @@ from typing import ClassVar
 
 import pytest
 
+from refeed.core.errors import StudyError
 from refeed.core.protocols import Quantity
 from refeed.studies import run
 from refeed.studies.engines import Processes
+from refeed.studies.resources import Resources
 from refeed.studies.tasks import plan
 from refeed.workspace import Workspace
 from toy import Diverging, kept_study
@@ -104,3 +106,13 @@ class FailsForSome:
         if str(seed).startswith("7/"):
             raise ZeroDivisionError("seed 7")
         return {"fails_for_some": 1.0}
+
+
+def test_what_steps_ask_of_the_machine_changes_no_identity(tmp_path):
+    study = kept_study()
+    asking = replace(study, resources={"fit": Resources(cpus=4)})
+    assert asking.digest == study.digest
+    assert [arm.turns[-1].model.digest for arm in asking.arms] == [arm.turns[-1].model.digest for arm in study.arms]
+    with pytest.raises(StudyError, match=r"resources\.fit asks for 1000 GPUs, but this machine has"):
+        run(replace(study, resources={"fit": Resources(gpus=1000)}), workspace=tmp_path / "w")
+    assert not list((tmp_path / "w" / "steps").iterdir())

@@ -10,7 +10,8 @@ import typer
 
 StudyName = Annotated[str, typer.Argument(help="A shipped study (see: refeed studies) or the path of a TOML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study. May be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study. May be repeated."),
 ]
 WorkspacePath = Annotated[Path, typer.Option("--workspace", help="The folder where steps and results are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
@@ -24,11 +25,10 @@ class Scale(StrEnum):
     paper = "paper"
 
 
-class EngineName(StrEnum):
-    inline = "inline"
-    process = "process"
-
-
 ScaleOption = Annotated[Scale | None, typer.Option("--scale", help="Sizes: tiny, small or paper.")]
-EngineOption = Annotated[EngineName | None, typer.Option("--engine", help="inline (one process) or process (--workers).")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; above 1 means --engine process.")]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="Who does the steps: inline or process. Its options: --set NAME.option=value.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="At most so many steps at a time; above 1 means --engine process.")
+]

@@ -11,17 +11,7 @@ from typing import Any
 
 import typer
 
-from refeed.cli.options import (
-    EngineName,
-    EngineOption,
-    Json,
-    Overrides,
-    Scale,
-    ScaleOption,
-    StudyName,
-    Workers,
-    WorkspacePath,
-)
+from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, Workers, WorkspacePath
 
 
 def demo(workspace: WorkspacePath = Path("runs"), workers: Workers = 2, json_output: Json = False) -> None:
@@ -35,25 +25,21 @@ def run(
     workspace: WorkspacePath = Path("runs"),
     scale: ScaleOption = None,
     engine: EngineOption = None,
-    workers: Workers = 1,
+    workers: Workers = None,
     json_output: Json = False,
 ) -> None:
     """Run a study: whatever is not yet done, then print its table and write its report."""
     from refeed.cli.progress import Display
-    from refeed.core.errors import StudyError, UserError
+    from refeed.core.errors import UserError
     from refeed.studies import engines, load_study
     from refeed.studies.run import results_folder
     from refeed.studies.run import run as run_study
     from refeed.workspace import Workspace
     from refeed.workspace.files import plain_errors
 
-    overrides = overrides or []
-    chosen = load_study(study, overrides=overrides, scale=scale.value if isinstance(scale, Scale) else scale)
+    how, rest = engines.build_engine(engine, overrides or [], workers=workers)
+    chosen = load_study(study, overrides=rest, scale=scale.value if isinstance(scale, Scale) else scale)
     store = Workspace(workspace)
-    if engine is EngineName.inline and workers > 1:
-        raise StudyError(f"--engine inline has one process, so --workers {workers} would be ignored.", "Drop one of the two.")
-    parallel = workers > 1 if engine is None else engine is EngineName.process
-    how = engines.Processes(workers=workers) if parallel else engines.inline
     command = shlex.join(["refeed", *sys.argv[1:]])
     with Display(quiet=json_output) as display:
         results = run_study(chosen, workspace=store, engine=how, listener=display.event, on_plan=display.plan, command=command)

@@ -11,6 +11,7 @@ from typing import Any
 
 from refeed import catalogue
 from refeed.core.errors import StudyError
+from refeed.studies.resources import Resources
 from refeed.studies.study import Case, Study
 from refeed.studies.tables import (
     DEFAULT_POLICIES,
@@ -36,6 +37,7 @@ STUDY_KEYS = (
     "min_real_share",
     "on_low_real_share",
     "rows",
+    "resources",
     "cases",
     "scale",
 )
@@ -106,6 +108,7 @@ def _study(table: dict[str, Any], *, name: str, scale: str) -> Study:
         min_real_share=_share(table.get("min_real_share", 0.0)),
         on_low_real_share=typed(table, "on_low_real_share", str, "stop"),
         rows=typed(table, "rows", str, "all"),
+        resources=_resources(table.get("resources", {})),
         cases=cases,
         scale=scale,
     )
@@ -186,6 +189,17 @@ def _share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise mistake(f"min_real_share must be a fraction in [0, 1], not {value!r}.", "min_real_share")
     return float(value)
+
+
+def _resources(entries: Any) -> dict[str, Resources]:
+    if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
+        raise mistake("resources must be tables by kind of step, as in [resources.fit].", "resources")
+    found = {}
+    for kind, options in entries.items():
+        where = f"resources.{kind}"
+        with located(where):
+            found[kind] = Resources(**catalogue.check_options(Resources, dict(options), where, where=where))
+    return found
 
 
 def _title(entry: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def run(
         "command": command or " ".join(sys.argv),
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": time.perf_counter() - clock,
-        "engine": getattr(engine, "__name__", type(engine).__name__.lower()),
+        "engine": getattr(engine, "name", type(engine).__name__),
         "workers": getattr(engine, "workers", 1),
         "steps": ledger.steps(todo, plan(study, store)),
         "environment": environment(),

@@ -15,6 +15,7 @@ from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
 from refeed.core.shards import Pool
+from refeed.studies.resources import KINDS, Resources
 
 MAX_GENERATIONS = 10_000
 
@@ -112,6 +113,7 @@ class Study:
     min_real_share: float = 0.0  # a lineage stops before a generation would train on less
     on_low_real_share: str = "stop"  # or "warn"
     rows: str = "all"  # which rows stay on the disk; or "needed": those that some later generation can still use
+    resources: Mapping[str, Resources] = field(default_factory=dict)  # by kind of step; no part of the study's identity
 
     def __post_init__(self) -> None:
         if not 1 <= self.generations <= MAX_GENERATIONS:
@@ -149,6 +151,11 @@ class Study:
         if self.on_low_real_share not in ("stop", "warn"):
             message = f"on_low_real_share must be 'stop' or 'warn', not {self.on_low_real_share!r}."
             raise StudyError(message, at="on_low_real_share")
+        for kind in self.resources:
+            if kind not in KINDS:
+                raise StudyError(
+                    f"resources are of steps, and {kind!r} is none.", hint=f"Known: {', '.join(KINDS)}.", at="resources"
+                )
         _ = self.digest  # what cannot be told apart is refused now, not after an hour
 
     @cached_property

@@ -45,21 +45,25 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def override(table: dict[str, Any], text: str) -> str:
     """Apply "key=value" and return the key."""
+    key, value = parse_override(text)
+    if key.startswith("policy."):
+        _override_policies(table, key.removeprefix("policy."), value)
+    else:
+        change(table, key, value)
+    return key
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """The dotted key and the value of "key=value"; a value that is not TOML is plain text, such as a path."""
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise StudyError(f"--set takes KEY=VALUE, not {text!r}.", hint="For example: --set generations=10")
-    parsed: Any = value.strip()
     try:
         found = tomllib.loads(f"value = {value}")
-        parsed = found["value"] if len(found) == 1 else parsed
     except tomllib.TOMLDecodeError:
-        pass  # plain text, such as a path
-    if key.startswith("policy."):
-        _override_policies(table, key.removeprefix("policy."), parsed)
-    else:
-        change(table, key, parsed)
-    return key
+        return key, value.strip()
+    return key, found["value"] if len(found) == 1 else value.strip()
 
 
 def change(table: dict[str, Any], key: str, value: Any) -> None:

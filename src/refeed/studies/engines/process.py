@@ -1,4 +1,4 @@
-"""Engines: who performs the tasks of a plan. An engine is a function; the study does not know which one it got."""
+"""Independent tasks in processes of this machine."""
 
 from __future__ import annotations
 
@@ -6,58 +6,34 @@ import os
 import pickle
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from queue import Empty
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from refeed.core import progress
 from refeed.core.errors import StepFailed, StudyError
-from refeed.studies.study import Study
-from refeed.studies.tasks import Done, Plan, Task, perform
+from refeed.studies.engines.base import (
+    MAX_RETRIES,
+    OF_YOUR_OWN,
+    THREADS,
+    Event,
+    Listener,
+    Queue,
+    Sparing,
+    environment_variables,
+    given_up,
+    perform_and_tell,
+    portable,
+)
+from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace
 
-MAX_RETRIES = 2
 WHY_IT_DIED = "the system may be out of memory, or the script that started it lacks `if __name__ == '__main__':`"
-OF_YOUR_OWN = "Classes of your own must stand in a module that workers can import, not in a notebook. Or use --engine inline."
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """What an engine tells while it works: a task started, ticks inside it, or it ended."""
-
-    kind: str  # started | tick | ended
-    task: Task
-    done: float = 0.0
-    total: float = 0.0
-    unit: str = ""
-    seconds: float = 0.0
-    result: Done = field(default_factory=Done)
-
-
-Listener = Callable[[Event], None]
-
-
-class Engine(Protocol):
-    """Performs every pending task of the plan, each after those it needs; tasks behind a failed one are left out."""
-
-    def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None: ...
-
-
-def inline(plan: Plan, workspace: Workspace, listener: Listener) -> None:
-    """One task after the other in this process, so that a debugger works."""
-    queue = _Queue(plan)
-    while (task := queue.next()) is not None:
-        event = _perform(task, plan.study, workspace, listener)
-        queue.ended(task, failed=event.result.failed)
-        listener(event)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +45,19 @@ class Processes:
     """
 
     workers: int = 2
+    name: ClassVar[str] = "process"
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise StudyError(f"at least one worker is needed, not {self.workers}.")
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        study = _portable(plan.study)
-        with _one_thread():  # read by each worker's numerical libraries when it starts
+        for kind, asked in plan.study.resources.items():
+            if asked.gpus:
+                message = f"resources.{kind} asks for GPUs, which the engine process does not hand out to its workers."
+                raise StudyError(message, hint="Type: --engine inline, or --engine ray")
+        study = portable(plan.study)
+        with environment_variables(dict.fromkeys(THREADS, "1")):  # read by each worker's numerical libraries when it starts
             _Drive(self.workers, plan, workspace, listener, study).run()
 
 
@@ -81,7 +66,7 @@ class _Drive:
 
     def __init__(self, workers: int, plan: Plan, workspace: Workspace, listener: Listener, study: bytes) -> None:
         self.workers, self.workspace, self.listener, self.study = workers, workspace, listener, study
-        self.queue = _Queue(plan)
+        self.queue = Queue(plan)
         self.context = get_context("spawn")
         self.ticks = self.context.Queue()
         self.suspects: list[Task] = []
@@ -132,7 +117,7 @@ class _Drive:
             self.attempts[task.key] = self.attempts.get(task.key, 0) + alone
             if self.attempts[task.key] > MAX_RETRIES:
                 error = f"the worker process died {self.attempts[task.key]} times, alone with this step; {WHY_IT_DIED}"
-                self._ended(task, Event(kind="ended", task=task, result=Done(errors={task.arms[0]: error})))
+                self._ended(task, given_up(task, error))
             else:
                 self.suspects.append(task)
         self.running.clear()
@@ -140,53 +125,6 @@ class _Drive:
     def _ended(self, task: Task, event: Event) -> None:
         self.queue.ended(task, failed=event.result.failed)
         self.listener(event)
-
-
-class _Queue:
-    """Which tasks are ready: all they need is done. Those behind a failed task never become ready and are dropped."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._waiting = dict(plan.pending)
-        self._done = set(plan.done)
-        self._running: set[str] = set()
-
-    @property
-    def unfinished(self) -> bool:
-        return bool(self._waiting or self._running)
-
-    def next(self) -> Task | None:
-        for key, task in self._waiting.items():
-            if task.after <= self._done:
-                del self._waiting[key]
-                self._running.add(key)
-                return task
-        if not self._running:
-            self._waiting.clear()  # what is left stands behind a failure
-        return None
-
-    def ended(self, task: Task, *, failed: bool) -> None:
-        self._running.discard(task.key)
-        if not failed:
-            self._done.add(task.key)
-
-
-def _perform(task: Task, study: Study, workspace: Workspace, listener: Listener) -> Event:
-    started = time.perf_counter()
-
-    def tick(done: float, total: float, unit: str) -> None:
-        listener(Event(kind="tick", task=task, done=done, total=total, unit=unit))
-
-    with progress.listen(tick):
-        result = perform(task, study, workspace)
-    return Event(kind="ended", task=task, seconds=time.perf_counter() - started, result=result)
-
-
-def _portable(study: Study) -> bytes:
-    """The study as it is sent to workers; refused here, with the reason, rather than in each of them."""
-    try:
-        return pickle.dumps(study)
-    except Exception as error:
-        raise StudyError(f"this study cannot be sent to worker processes: {error}.", hint="Use --engine inline.") from None
 
 
 # Inside a worker process ------------------------------------------------------------------------------------------------------
@@ -197,7 +135,7 @@ _worker: dict[str, Any] = {}
 def _start_worker(path: str, study: bytes, ticks: Any) -> None:
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
-        _worker.update(workspace=Workspace(Path(path)), study=pickle.loads(study), ticks=ticks, last=0.0)
+        _worker.update(workspace=Workspace(Path(path)), study=pickle.loads(study), ticks=ticks)
     except Exception as error:  # a worker that fails to start would be taken for one that was killed
         _worker["broken"] = error
 
@@ -210,15 +148,9 @@ def _end_with_driver() -> None:
 
 
 def _work(task: Task) -> Event:
-    def send(event: Event) -> None:
-        now = time.monotonic()
-        if event.kind == "tick" and now - _worker["last"] > 0.25:
-            _worker["last"] = now
-            _worker["ticks"].put(event)
-
     if "broken" in _worker:
         raise StepFailed(f"a worker process cannot load the study: {_worker['broken']}.", hint=OF_YOUR_OWN)
-    return _perform(task, _worker["study"], _worker["workspace"], send)
+    return perform_and_tell(task, _worker["study"], _worker["workspace"], Sparing(_worker["ticks"].put))
 
 
 def _received(ticks: Any) -> Iterator[Event]:
@@ -227,17 +159,6 @@ def _received(ticks: Any) -> Iterator[Event]:
             yield ticks.get_nowait()
         except Empty:
             return
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 @contextmanager
