@@ -90,6 +90,7 @@ ALTERATIONS = {
     "threshold": "refeed.policies.filters:Threshold",
     "best-of": "refeed.policies.filters:BestOf",
     "resample": "refeed.policies.filters:Resample",
+    "detector": "refeed.policies.filters:Detector",
     "distinct": "refeed.policies.filters:Distinct",
     "length": "refeed.policies.filters:Length",
     "noise": "refeed.policies.corruptions:Noise",

@@ -19,10 +19,16 @@ HEADS = {
     "tokens": "tokens",
     "rows_kept": "rows kept",
     "bytes": "on disk",
+    "rejected": "rejected",
+    "repeats": "repeats",
+    "repeats_real": "repeats, real",
+    "ended": "ended",
+    "mean_length": "length",
 }
 LEGEND = """\
 real: share of the rows; real weight: their share of the training weight; depth: mean number of models between a row and real data;
-worth real rows: fresh real rows that would fix a mean as precisely; rows kept, on disk: the pool after the generation."""
+worth real rows: fresh real rows that would fix a mean as precisely; rows kept, on disk: the pool after the generation.
+Of what the model wrote: rejected by filters; repeats of an earlier row, beside that share of real rows; ended as real rows do."""
 
 
 def ledger_rows(results: Results) -> list[dict[str, Any]]:
@@ -42,7 +48,7 @@ def print_ledger(results: Results) -> None:
     if not lines:
         print("These results have no ledger: run the study again, whatever is done is reused.")
         return
-    heads = {name: head for name, head in HEADS.items() if any(line[name] is not None for line in lines)}
+    heads = {name: head for name, head in HEADS.items() if any(line.get(name) for line in lines) or name == "real_share"}
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("case", "policy", *heads.values()):
         table.add_column(head, justify="left" if head in ("case", "policy") else "right", no_wrap=head not in ("case", "policy"))
@@ -65,11 +71,11 @@ def print_ledger(results: Results) -> None:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name in ("real_share", "real_weight"):
+    if name in ("real_share", "real_weight", "rejected", "repeats", "repeats_real", "ended"):
         return f"{value:.1%}"
     if name == "bytes":
         return human(value)
-    return f"{value:,.2f}" if name == "depth" else f"{value:,.0f}"
+    return f"{value:,.2f}" if name in ("depth", "mean_length") else f"{value:,.0f}"
 
 
 def human(size: float) -> str:

@@ -17,6 +17,7 @@ def print_summary(results: Results) -> None:
     from rich.table import Table
 
     from refeed.report import summary_rows
+    from refeed.report.notices import notices
 
     console = Console() if sys.stdout.isatty() else Console(width=140)
     if results.study["question"]:
@@ -34,23 +35,6 @@ def print_summary(results: Results) -> None:
     console.print(table)
     for notice in notices(results):
         console.print(f"note: {notice}", style="yellow", markup=False)
-
-
-def notices(results: Results) -> list[str]:
-    """What the user should know before trusting the numbers: each quantity with a notice that was ever above 0."""
-    import pyarrow.compute as pc
-
-    guarded = {(row["case"], row["policy"], row["sentence"]) for row in results.outcomes.to_pylist() if row["sentence"]}
-    found = [f"{case}, {policy}: {sentence}." for case, policy, sentence in sorted(guarded)]
-    for case in results.cases:
-        for name, quantity in results.quantities(case).items():
-            if not quantity.get("notice"):
-                continue
-            chosen = results.scores.filter((pc.field("case") == case) & (pc.field("quantity") == name))
-            highest = pc.max(chosen["value"]).as_py()
-            if highest is not None and highest > 0:
-                found.append(f"{case}: up to {highest:.1%} {quantity['notice']}.")
-    return found
 
 
 def _cells(row: Row, *, first: bool) -> list[str]:

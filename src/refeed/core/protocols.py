@@ -31,10 +31,18 @@ class World:
 
     train: Rows
     test: Rows
+    scores: ClassVar[tuple[str, ...]] = ("detector",)
 
     def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
-        """How good each row is by the score `name`, higher is better; what filters go by. A family offers its own."""
-        raise StudyError(f"the source of these rows knows no score {name!r}.")
+        """How good each row is by the score `name`, higher is better: (rows,); what filters go by. A family adds its own.
+
+        `detector` is known to all: the log odds that a row is real, by a classifier between the real training rows and these.
+        """
+        if name != "detector":
+            raise StudyError(f"the source of these rows knows no score {name!r}.", hint=f"Known: {', '.join(self.scores)}.")
+        from refeed.core.detector import log_odds_real
+
+        return log_odds_real(self.train, rows)
 
 
 class Data:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -78,14 +79,12 @@ class BestOf:
 
 @dataclass(frozen=True, kw_only=True)
 class Resample:
-    """Importance resampling: rows drawn in proportion to (share of rows that score no better)^`power`, each at most `most` times.
-
-    The rank takes the place of a detector's probability 1 - q in p ~ (1 - q)^b, so that any score serves.
-    """
+    """Rows drawn in proportion to (share of rows that score no better)^`power`, each at most `most` times: for any score."""
 
     score: str
     power: float = 10.0
     most: int = 3
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         at_least("most", self.most, 1)
@@ -96,10 +95,31 @@ class Resample:
     def apply(self, rows: Rows, num_rows: int, *, score_of: ScoreOf, generation: int, seed: Seed) -> Rows:
         scores = score_of(self.score)
         rank = np.searchsorted(np.sort(scores), scores, side="right") / len(scores)
-        copies = np.repeat(np.arange(len(scores)), self.most)
-        # The largest keys log(u) / p are a draw without replacement in proportion to p (Efraimidis and Spirakis 2006).
-        keys = np.log(seed.generator().random(len(copies))) / rank[copies] ** self.power
-        return _chosen(rows, np.sort(copies[np.argsort(-keys, kind="stable")[:num_rows]]), scores)
+        return _chosen(rows, _drawn(self.power * np.log(rank), self.most, num_rows, seed), scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Importance resampling by a trained detector: rows drawn in proportion to (1 - q)^`power`, each at most `most` times.
+
+    q is the probability that the row is synthetic, by a classifier between the real training rows and the sampled ones that is
+    trained anew in every generation (`refeed.core.detector`; cross-fitted). The power and the bound are those of Drayson, Yilmaz
+    and Lampos (2025, arXiv:2502.15654): b = 10, at most 3 copies.
+    """
+
+    power: float = 10.0
+    most: int = 3
+
+    def __post_init__(self) -> None:
+        at_least("most", self.most, 1)
+
+    def candidates(self, num_rows: int) -> int:
+        return num_rows
+
+    def apply(self, rows: Rows, num_rows: int, *, score_of: ScoreOf, generation: int, seed: Seed) -> Rows:
+        scores = score_of("detector")
+        log_not_q = -np.logaddexp(0.0, -scores)
+        return _chosen(rows, _drawn(self.power * log_not_q, self.most, num_rows, seed), scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +192,16 @@ class Length:
         lengths = column.lengths
         good = (lengths >= self.least) & (lengths <= (lengths.max(initial=0) if self.most is None else self.most))
         return _first(rows, good, num_rows, lengths.astype(float), f"have {self.least} to {self.most or 'any number of'} values")
+
+
+def _drawn(log_p: np.ndarray, most: int, num_rows: int, seed: Seed) -> np.ndarray:
+    """`num_rows` sorted positions without replacement in proportion to p, of a list that holds every position `most` times.
+
+    The largest of log p + Gumbel noise are such a draw (Efraimidis and Spirakis 2006 in logarithms, where p does not underflow).
+    """
+    copies = np.repeat(np.arange(len(log_p)), most)
+    keys = log_p[copies] - np.log(-np.log(seed.generator().random(len(copies))))
+    return np.sort(copies[np.argsort(-keys, kind="stable")[:num_rows]])
 
 
 def _chosen(rows: Rows, index: np.ndarray, scores: np.ndarray | None) -> Rows:

@@ -64,6 +64,7 @@ class _Builder:
                 "Means over lineages; change is last over first generation, paired by seed, with its 95 % t interval.",
                 cls="lead",
             ),
+            sections.noticed(results),
             tag("div", *(self.overview(group, rows) for group in groups(results)), cls="cards"),
             *self.verdicts(by_case),
             *self.measurements(),

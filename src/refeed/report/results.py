@@ -67,6 +67,12 @@ SCHEMAS = {
             "rows_kept": pa.int64(),
             "bytes": pa.int64(),
             "tokens": pa.int64(),
+            "rejected": pa.float64(),
+            "repeats": pa.float64(),
+            "repeats_real": pa.float64(),
+            "ended": pa.float64(),
+            "mean_length": pa.float64(),
+            "same_rows": pa.int64(),
         }
     ),
 }
@@ -130,6 +136,9 @@ class Results:
             table = getattr(self, name)
             if table is None or table.num_rows == 0:
                 table = schema.empty_table()
+            if name in OPTIONAL:  # early runs have fewer columns
+                for column in schema.names[len(table.column_names) :]:
+                    table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
             missing = [column for column in schema.names if column not in table.column_names]
             if missing:
                 raise UserError(f"the table {name!r} of these results has no column {', '.join(map(repr, missing))}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from refeed.report import theme
 from refeed.report.html import Html, join, tag
+from refeed.report.notices import notices
 from refeed.report.overlay import last_generation
 from refeed.report.results import Results
 from refeed.report.statistics import Estimate
@@ -80,6 +81,12 @@ def alarm(results: Results) -> Html | None:
     head = tag("h2", f"{len(early)} of {count(results.outcomes.num_rows, 'lineage')} ended early")
     note = tag("p", "Numbers at later generations are over the lineages that are left.", cls="small")
     return tag("div", head, tag("ul", *shown), rest, note, cls="alert", role="alert")
+
+
+def noticed(results: Results) -> Html | None:
+    """What to know before trusting the numbers, above the first figure."""
+    found = notices(results, ended=False)
+    return tag("ul", *(tag("li", sentence) for sentence in found), cls="noticed") if found else None
 
 
 def change(estimate: Estimate | None) -> Html:

@@ -75,6 +75,8 @@ td .small, tbody th .small { display: block; font-weight: 400; } h3 .small, h4 .
 .chip.open { background: var(--open-soft); color: var(--open); } .chip.none { background: var(--soft); color: var(--muted);
   font-weight: 500; }
 .chips .chip { margin: 0 6px 4px 0; }
+.noticed { margin: 0 0 14px; padding: 8px 12px 8px 2em; border-left: 3px solid var(--bad); background: var(--bad-soft);
+  border-radius: 0 8px 8px 0; font-size: .9rem; }
 .alert { border: 1px solid var(--bad); background: var(--bad-soft); border-radius: 12px; padding: 14px 20px;
   margin: 18px 0 0; }
 .alert h2 { margin: 0; font-size: 1.05rem; color: var(--bad); } .alert ul { margin: 6px 0 0; padding-left: 1.2em; }

@@ -1,8 +1,12 @@
-"""The ledger: what each generation was trained on, by origin, and what keeping it costs. One seed a policy."""
+"""The ledger: what each generation was trained on, by origin, what keeping it costs, and an audit of what its model wrote.
+
+One seed a policy.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refeed.core.ancestry import Ancestry, real_weight, unique_rows
-from refeed.core.loop import start
+from refeed.core.loop import Turn, start
 from refeed.core.loop import turn as advance
 from refeed.core.shards import Part, Pool, Shard
 from refeed.core.steps import POSITION
@@ -23,6 +27,7 @@ from refeed.workspace.shards import shard_file, tables
 
 def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
     """A line for each case, policy and generation, from recipes alone; bytes and tokens from what the workspace keeps."""
+    copies = _contents(study, store)
     for arm in study.arms:
         if arm.seed != study.seeds[0]:
             continue
@@ -43,7 +48,28 @@ def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
                 "rows_kept": unique_rows(state.pool),
                 "bytes": _bytes(state.pool, store),
                 "tokens": _tokens(turn.train, store),
+                "rejected": 1 - turn.fresh.num_rows / turn.sampled.num_rows if turn.sampled.num_rows else None,
+                **_audit(turn, store, copies),
             }
+
+
+def _contents(study: Study, store: Workspace) -> Counter[str]:
+    """How many shards sampled in a study hold the same rows. More than one of a content: a sampler that ignores its seed."""
+    sampled = {turn.sampled.digest: turn.sampled for arm in study.arms if not arm.lineage.source.rebuilds for turn in arm.turns}
+    audits = (store.audit(shard.step) for shard in sampled.values() if shard.num_rows)
+    return Counter(audit["content"] for audit in audits if audit is not None)
+
+
+def _audit(turn: Turn, store: Workspace, copies: Counter[str]) -> dict[str, Any]:
+    """Of what the model wrote, before filters; None where rows are rebuilt, and for what is no sequence."""
+    of_sampled, of_real = store.audit(turn.sampled.step) or {}, store.audit(turn.model.draw) or {}
+    return {
+        "repeats": of_sampled.get("repeats"),
+        "repeats_real": of_real.get("repeats"),
+        "ended": of_sampled.get("ended"),
+        "mean_length": of_sampled.get("mean_length"),
+        "same_rows": copies[of_sampled["content"]] - 1 if of_sampled.get("content") in copies else None,
+    }
 
 
 def _bytes(pool: Pool, store: Workspace) -> int | None:

@@ -17,8 +17,9 @@ import numpy as np
 
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
-from refeed.core.steps import POSITION, Measure, Reduce, Step
+from refeed.core.steps import POSITION, Alter, Draw, Measure, Reduce, Sample, Step
 from refeed.workspace import artefacts
+from refeed.workspace.audit import audit
 from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
 from refeed.workspace.locks import StepLocks
 from refeed.workspace.records import Record, read_records, write_records
@@ -187,12 +188,29 @@ class Workspace:
             temporary.mkdir(parents=True)
             try:
                 artefacts.write(step, value, temporary)
-                seal(temporary, {"format": FORMAT, "seconds": seconds, "made": time.time()} | artefacts.describe(step))
+                about = artefacts.describe(step) | self._audited(step, value)
+                seal(temporary, {"format": FORMAT, "seconds": seconds, "made": time.time()} | about)
                 publish(temporary, self.folder(step))
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         self._verified.add(step.digest)
+
+    def _audited(self, step: Step, value: Any) -> dict[str, Any]:
+        """What the manifest says of the rows that a step made; real ones set what closes a sequence."""
+        if isinstance(step, Draw):
+            return {"audit": audit(value.train)}
+        if isinstance(step, Sample | Alter):
+            return {"audit": audit(value, closing=(self.audit(step.model.draw) or {}).get("closing"))}
+        return {}
+
+    def audit(self, step: Step) -> dict[str, Any] | None:
+        """What was noted of the rows when they were written; None where they are rebuilt, missing, or of an earlier version."""
+        try:
+            found = json.loads((self.folder(step) / MANIFEST).read_bytes()).get("audit")
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def record(self, records: Iterable[Record]) -> None:
         """Write numbers and outcomes; when this returns they are on disk."""

@@ -152,7 +152,6 @@ class ImageAudit:
             name="duplicates_above_chance",
             role="audit",
             meaning="share of repeats among samples, less that among real images",
-            notice="of the sampled images are repeats beyond those among real images",
         ),
         Quantity(
             name="prior_shortfall",

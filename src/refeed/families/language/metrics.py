@@ -162,7 +162,6 @@ class SampleAudit:
             name="duplicates_above_chance",
             role="audit",
             meaning="share of repeats, less that among real stories",
-            notice="of the sampled stories are repeats beyond those among real stories",
         ),
         Quantity(name="mean_tokens", unit="tokens", better="neither", meaning="length of a sampled story"),
         Quantity(name="ended", better="higher", meaning="share of sampled stories with an end token"),

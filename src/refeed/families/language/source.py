@@ -24,6 +24,7 @@ class LanguageWorld(World):
 
     tokenizer: Tokenizer
     grammar: Grammar | None = None
+    scores: ClassVar[tuple[str, ...]] = (*World.scores, "log_prob", "length", "grammar")
 
     def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
         """`log_prob`: nats a token by the model that wrote them, its own confidence; `grammar`: by the grammar; `length`."""
@@ -34,9 +35,7 @@ class LanguageWorld(World):
             return np.asarray(self.grammar.log_prob(stories)) / np.maximum(stories.lengths, 1)
         if name == "log_prob":
             return np.asarray(model.log_prob(stories)) / np.maximum(stories.lengths, 1)
-        raise StudyError(
-            f"these stories know no score {name!r}.", hint="Known: log_prob, length, and for the story grammar: grammar."
-        )
+        return super().score(name, rows, model=model)
 
     def save_extras(self, folder: Path) -> None:
         """What `source.load` needs beyond the rows."""

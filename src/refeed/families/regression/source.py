@@ -17,11 +17,12 @@ from refeed.core.seeds import Seed
 class LinearWorld(World):
     coefficients: np.ndarray  # w*, of shape (d,)
     noise: float  # s, the standard deviation of the label noise
+    scores: ClassVar[tuple[str, ...]] = (*World.scores, "closeness", "fit")
 
     def score(self, name: str, rows: Rows, *, model: Any) -> np.ndarray:
         """`closeness`: minus the squared distance of a label from the truth; `fit`: from what the model would say."""
         if name not in ("closeness", "fit"):
-            raise StudyError(f"regression knows no score {name!r}.", hint="Known: closeness, fit.")
+            return super().score(name, rows, model=model)
         coefficients = self.coefficients if name == "closeness" else model.coefficients
         return -((rows["y"] - rows["x"] @ coefficients) ** 2)
 
