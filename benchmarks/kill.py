@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from refeed import catalogue, policies
 from refeed.families.regression.metrics import ExcessRisk
 from refeed.families.regression.sampler import Relabel
+from refeed.policies.filters import TopFraction
+from refeed.policies.wrappers import Wrapped
 from refeed.studies import Case, Study, run
 from refeed.studies.export import export, pick
 from refeed.studies.run import results_folder
@@ -38,13 +41,40 @@ from refeed.workspace import Workspace
 from refeed.workspace.garbage import collect
 from toy import KeptLinear, Slow
 
-PHASES = ("between steps", "draw", "fit", "sample", "measure", "write", "record", "results", "export", "gc", "end")
+PHASES = (
+    "between steps", "draw", "fit", "sample", "alter", "measure", "write", "record", "trim", "results", "export", "gc", "end"
+)  # fmt: skip
+PAUSE = 0.004  # seconds that drawing, sampling and filtering take beyond their own, so that kills find them at work
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowLinear(KeptLinear):
+    def draw(self, *, seed):
+        time.sleep(4 * PAUSE)
+        return super().draw(seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowRelabel(Relabel):
+    def sample(self, model, num_rows, *, world, seed):
+        time.sleep(PAUSE)
+        return super().sample(model, num_rows, world=world, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowFilter(TopFraction):
+    def apply(self, rows, num_rows, *, score_of, generation, seed):
+        time.sleep(PAUSE)
+        return super().apply(rows, num_rows, score_of=score_of, generation=generation, seed=seed)
 
 
 def study(seed: int) -> Study:
-    case = Case(name="toy", source=KeptLinear(rows=400), learner=Slow(), sampler=Relabel(), metrics=(ExcessRisk(),))
+    """Four lineages under three policies, one of them filtered; every second study keeps only the rows that are needed."""
+    case = Case(name="toy", source=SlowLinear(rows=400), learner=Slow(), sampler=SlowRelabel(), metrics=(ExcessRisk(),))
     presets = {"accumulate": policies.accumulate(), "accumulate-subsample": policies.accumulate_subsample()}
-    return Study(cases=(case,), policies=presets, seeds=range(seed, seed + 4), generations=10, name=f"kill-{seed}")
+    presets["filtered"] = Wrapped(policy=policies.replace(), alterations=(SlowFilter(score="fit"),))
+    rows = "needed" if seed % 8 else "all"
+    return Study(cases=(case,), policies=presets, seeds=range(seed, seed + 4), generations=10, name=f"kill-{seed}", rows=rows)
 
 
 def work(chosen: Study, folder: Path, phase: mmap.mmap) -> None:
@@ -67,6 +97,7 @@ def work(chosen: Study, folder: Path, phase: mmap.mmap) -> None:
     Workspace._make = noting(Workspace._make, lambda store, step: step.kind)
     Workspace._store = noting(Workspace._store, lambda *_: "write")
     Workspace.record = noting(Workspace.record, lambda *_: "record")
+    Workspace.trim = noting(Workspace.trim, lambda *_: "trim")
     store = Workspace(folder / "w")
     results = run(chosen, workspace=store)
     note("results")

@@ -5,26 +5,26 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from refeed import policies
 from refeed.studies import run
 from refeed.studies.engines import Processes
 from refeed.studies.run import _Ledger
 from refeed.workspace import Workspace
-from toy import kept_study
+from toy import Slow, kept_study
 
 
-def stored(workspace):
+def stored(workspace, file="rows.parquet"):
     """Rows of synthetic shards on the disk."""
-    return sum(pq.read_metadata(path).num_rows for path in (workspace / "steps").rglob("rows.parquet"))
+    return sum(pq.read_metadata(path).num_rows for path in (workspace / "steps").rglob(file))
 
 
 def bounded(name, generations=8, **options):
-    from refeed import policies
-
     presets = {
         "reservoir": policies.reservoir(),
         "replace": policies.replace(),
         "strata": policies.strata(),
         "accumulate": policies.accumulate(),
+        "fresh-real": policies.fresh_real(),
     }
     study = kept_study(seeds=(0,), generations=generations, names=("replace",), **options)
     return replace(study, policies={name: presets[name]}, rows="needed")
@@ -54,9 +54,20 @@ def test_an_unbounded_policy_keeps_everything(tmp_path):
     assert stored(tmp_path / "w") == 8 * 30
 
 
-def test_a_trimmed_study_can_be_extended_without_doing_anything_again(tmp_path):
-    from toy import Slow
+def test_real_rows_that_were_given_later_are_trimmed_too(tmp_path):
+    study = bounded("fresh-real")
+    results = run(study, workspace=tmp_path / "w")
+    assert stored(tmp_path / "w", "train.parquet") <= 30 + 30 + 3 * 8  # the first, the last, and what is shown of the others
+    whole = run(replace(study, rows="all"), workspace=tmp_path / "v")
+    assert stored(tmp_path / "v", "train.parquet") >= 8 * 30
+    assert results.scores.equals(whole.scores)
+    again = replace(study, rows="all", cases=(replace(study.cases[0], learner=Slow(seconds=1e-9)),), seeds=(0,))
+    assert run(again, workspace=tmp_path / "w").scores.equals(whole.scores)
+    other = replace(study, rows="all", policies={"weighted": policies.weighted_fresh_real()})  # reads all rows of every draw
+    assert run(other, workspace=tmp_path / "w").scores.equals(run(other, workspace=tmp_path / "v").scores)
 
+
+def test_a_trimmed_study_can_be_extended_without_doing_anything_again(tmp_path):
     log = tmp_path / "log"
     run(bounded("reservoir", 4, learner=Slow(log=str(log))), workspace=tmp_path / "w")
     extended = run(bounded("reservoir", 7, learner=Slow(log=str(log))), workspace=tmp_path / "w")

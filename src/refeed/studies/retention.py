@@ -16,8 +16,8 @@ def retain(study: Study, store: Workspace) -> int:
     """Trim every shard of the study to the rows that are still needed; returns the bytes that this freed.
 
     Needed is what a fit, a filter or a metric that is not done yet will read, what the last pool holds (so that the study can be
-    extended), and a few rows for the report. All of it is known ahead, since pools follow from counts and seeds alone. Real rows
-    stay.
+    extended), and a few rows for the report. All of it is known ahead, since pools follow from counts and seeds alone. The real
+    rows that a lineage begins with stay; those that it was given later are trimmed as sampled ones are.
     """
     freed = 0
     for step, needed in _needed(study, store).items():
@@ -37,7 +37,7 @@ def _needed(study: Study, store: Workspace) -> dict[Step, np.ndarray]:
 
 def _of_lineage(arm: Arm, store: Workspace, wanted: dict[str, tuple[Step, list[np.ndarray]]]) -> None:
     def need(shard: Shard, index: np.ndarray | None) -> None:
-        if not isinstance(shard.step, Draw):
+        if shard.step is not arm.lineage.draw:
             rows = np.arange(shard.num_rows) if index is None else index
             wanted.setdefault(shard.digest, (shard.step, []))[1].append(rows)
 
@@ -53,6 +53,8 @@ def _of_lineage(arm: Arm, store: Workspace, wanted: dict[str, tuple[Step, list[n
         if not store.has(now.model):
             for part in now.train:
                 need(part.shard, part.index)
+        for draw in (step for step in now.steps if isinstance(step, Draw)):
+            need(draw.shard, np.arange(min(EXHIBITED, draw.shard.num_rows)))
         for score in now.scores:
             if score.samples is not None and not store.has(score):
                 need(score.samples, None)

@@ -70,7 +70,9 @@ def _codes(values: np.ndarray) -> np.ndarray:
     words = (np.pad(raw, ((0, 0), (0, missing))) if missing else raw).view(np.uint64)
     weights = _mixed(np.arange(words.shape[1], dtype=np.uint64)) | np.uint64(1)
     step = max(1, 2**20 // max(1, words.shape[1]))  # a few MiB at a time
-    return np.concatenate([(_mixed(words[i : i + step]) * weights).sum(axis=1, dtype=np.uint64) for i in range(0, len(words), step)])
+    return np.concatenate(
+        [(_mixed(words[i : i + step]) * weights).sum(axis=1, dtype=np.uint64) for i in range(0, len(words), step)]
+    )
 
 
 def _hash_text(text: str) -> int:

@@ -23,6 +23,7 @@ from refeed.workspace.audit import audit
 from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
 from refeed.workspace.locks import StepLocks
 from refeed.workspace.records import Record, read_records, write_records
+from refeed.workspace.shards import shard_file
 
 FORMAT = 1
 MAX_RECORD_FILES = 64
@@ -229,14 +230,15 @@ class Workspace:
         """
         folder = self.folder(step)
         with self.locks.hold(step.digest), plain_errors("trimming a shard", self.path):
-            rows = self._read(step, locked=True)
-            if rows is None:
+            value = self._read(step, locked=True)
+            if value is None:
                 return 0
+            rows = value.train if isinstance(step, Draw) else value
             have = rows[POSITION] if POSITION in rows.names else np.arange(len(rows))
             kept = np.isin(have, positions)
             if kept.all():
                 return 0
-            path = folder / "rows.parquet"
+            path = shard_file(folder, step.kind)
             before, fewer = path.stat().st_size, rows.take(np.flatnonzero(kept)).with_columns(**{POSITION: have[kept]})
             temporary = folder / f".rows.{uuid.uuid4().hex[:8]}"
             artefacts.write_rows(fewer, temporary, origin=step.shard.origin, digest=step.digest)  # type: ignore[attr-defined]
