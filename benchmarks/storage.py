@@ -6,7 +6,9 @@ python benchmarks/storage.py [--generations 100] [--rows 100000] [--rounds 5] [-
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -100,6 +102,7 @@ class Bench:
     def __init__(self, folder: Path, *, generations: int, rows: int) -> None:
         self.folder, self.num_rows, self.generations = folder, rows, generations
         self.rng = np.random.default_rng(0)
+        self.round = 1  # of compaction: each takes another generation, from the end
         self.lineage = Lineage(
             source=Stories(rows=rows), learner=NoFit(), sampler=Copy(), metrics=(), policy=policies.accumulate(), seed=Seed(0)
         )
@@ -169,6 +172,29 @@ class Bench:
         chosen = np.sort(self.rng.choice(len(self.joined), size=self.num_rows, replace=False))
         assert self.joined.select(chosen).with_format("arrow")[:].num_rows == self.num_rows
 
+    # Keep one row in ten of a generation, and free the rest --------------------------------------------------------------------
+
+    def _survivors(self) -> np.ndarray:
+        return np.sort(self.rng.choice(self.num_rows, size=self.num_rows // 10, replace=False))
+
+    def compact_refeed(self) -> None:
+        """Trim a shard: read and verify it, write the rows that are left with their positions, seal and flush."""
+        store = Workspace(self.folder / "w")
+        step = self.last.parts[-self.round].shard.step
+        assert store.trim(step, self._survivors()) > 0
+
+    def compact_parquet(self) -> None:
+        path = self.files[-self.round]
+        kept = pq.read_table(path).take(pa.array(self._survivors()))
+        pq.write_table(kept, f"{path}.new", compression="zstd")
+        os.replace(f"{path}.new", path)
+
+    def compact_datasets(self) -> None:
+        path = self.saved[-self.round]
+        datasets.load_from_disk(path).select(self._survivors()).save_to_disk(f"{path}.new")
+        shutil.rmtree(path)
+        os.rename(f"{path}.new", path)
+
     def bytes(self) -> dict[str, int]:
         def size(paths: list[Path]) -> int:
             return sum(f.stat().st_size for p in paths for f in ([p] if p.is_file() else p.rglob("*")) if f.is_file())
@@ -197,7 +223,12 @@ def main() -> None:
                     work = getattr(bench, f"{kind}_{who.lower()}")
                     seconds = timed(lambda work=work, repeat=repeat: [work() for _ in range(repeat)]) / repeat
                     times.setdefault(title, {}).setdefault(who, []).append(seconds)
-        text = page(times, bench.bytes(), options)
+        sizes = bench.bytes()
+        for bench.round in range(1, min(options.rounds, options.generations - 1) + 1):
+            for who in ("refeed", "Parquet", "datasets"):
+                seconds = timed(getattr(bench, f"compact_{who.lower()}"))
+                times.setdefault("keep one row in ten of a generation", {}).setdefault(who, []).append(seconds)
+        text = page(times, sizes, options)
     print(text)
     if options.write:
         options.write.write_text(text, encoding="utf-8")
@@ -221,10 +252,11 @@ def page(times: dict[str, dict[str, list[float]]], sizes: dict[str, int], option
     lines.append(f"| on disk | {cells} | {ours / plain:.2f} | {ours / theirs:.2f} |")
     lines += [
         "",
-        "- **append**: refeed also flushes to disk (fsync), takes a SHA-256 of every file and writes a manifest.",
+        "- **append**: refeed also flushes to disk (fsync), takes a SHA-256 of every file, audits the rows, and writes a manifest.",
         "- **open**: refeed opens the workspace and builds the training set of the last generation: recipes, no rows.",
         "- **random row**: refeed reads one row group (about 1 MiB before compression) and verifies its checksums;",
         "  plain Parquet reads the file; datasets keeps rows uncompressed and memory-mapped, which is faster and larger.",
+        "- **keep one in ten**: refeed verifies the shard before, keeps every row's position, and flushes to disk.",
         "- **subsample**: refeed verifies the SHA-256 of every shard it reads and keeps one part at a time in memory.",
         "",
     ]

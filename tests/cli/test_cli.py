@@ -122,3 +122,17 @@ def test_a_missing_extra_names_the_install_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'refeed\[language\]'"):
         catalogue.family("language")
+
+
+def test_policies_lists_everything_a_study_file_may_say(tmp_path):
+    from refeed import catalogue
+
+    listed = json.loads(refeed("policies", "--json", folder=tmp_path).stdout)
+    assert set(listed["alter"]) == set(catalogue.ALTERATIONS)
+    assert set(listed["policies"]) >= set(catalogue.POLICIES)
+    shown = refeed("policies", "reservoir", folder=tmp_path).stdout
+    assert "reservoir (policies)" in shown
+    assert "reservoir (keep)" in shown
+    wrong = refeed("policies", "reservoire", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert "did you mean 'reservoir'?" in wrong.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from refeed.cli import advise, check, explain, export, forecast, gc, plan, report, run, show, studies, theory
+from refeed.cli import advise, check, explain, export, forecast, gc, plan, policies, report, run, show, studies, theory
 
 app = typer.Typer(
     name="refeed",
@@ -23,6 +23,7 @@ app.command()(explain.explain)
 app.command()(export.export)
 app.command()(gc.gc)
 app.command()(studies.studies)
+app.command()(policies.policies)
 app.command()(theory.theory)
 app.command()(advise.advise)
 app.command()(forecast.forecast)

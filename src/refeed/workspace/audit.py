@@ -47,11 +47,12 @@ def row_hashes(rows: Rows) -> np.ndarray:
         column = rows[name]
         values = column.values if isinstance(column, Ragged) else column
         offsets = column.offsets if isinstance(column, Ragged) else np.arange(len(rows) + 1)
-        codes = _codes(values)
-        first = np.repeat(offsets[:-1], np.diff(offsets))
-        place = (np.arange(len(codes)) - first).astype(np.uint64)
-        sums = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(codes + _mixed(place)), dtype=np.uint64)])
-        own = sums[offsets[1:]] - sums[offsets[:-1]] + np.diff(offsets).astype(np.uint64)
+        lengths = np.diff(offsets)
+        weights = _mixed(np.arange(lengths.max(initial=0), dtype=np.uint64)) | np.uint64(1)
+        place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+        sums = np.zeros(len(values) + 1, dtype=np.uint64)  # sum over a row of code x weight of its place: multilinear hashing
+        np.cumsum(_codes(values) * weights[place], out=sums[1:])
+        own = sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64)
         total = _mixed(total ^ _mixed(own))
     return total
 
