@@ -101,6 +101,7 @@ ALTERATIONS = {
 ENGINES = {
     "inline": "refeed.studies.engines.inline:Inline",
     "process": "refeed.studies.engines.process:Processes",
+    "ray": "refeed.studies.engines.ray:Ray",
 }
 
 

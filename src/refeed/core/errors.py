@@ -39,6 +39,10 @@ class MissingExtra(UserError):
     """An optional dependency is not installed; the message holds the exact install line."""
 
 
+class EngineError(UserError):
+    """The chosen engine cannot work: no such cluster, a workspace that workers do not see, too few devices, other versions."""
+
+
 class WorkspaceError(RefeedError):
     """The folder of results cannot be used as it is: another format, read-only, or a full disk."""
 

@@ -55,6 +55,17 @@ class StepLocks:
         finally:
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
 
+    def is_free(self, digest: str) -> bool:
+        """Whether no other process holds the lock of `digest` now."""
+        try:
+            fcntl.lockf(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(digest[:15], 16))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, int(digest[:15], 16))
+        return True
+
     @contextmanager
     def hold_all(self) -> Iterator[None]:
         """Hold every lock at once; refused while another process holds any. This process must hold none itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,11 +116,19 @@ class Sparing:
 
 
 def portable(study: Study) -> bytes:
-    """The study as it is sent to workers; refused here, with the reason, rather than in each of them."""
+    """The study as it is sent to workers, and where its classes are found; refused here, with the reason, rather than in each."""
     try:
-        return pickle.dumps(study)
+        return pickle.dumps((sys.path, pickle.dumps(study)))
     except Exception as error:
         raise StudyError(f"this study cannot be sent to worker processes: {error}.", hint="Use --engine inline.") from None
+
+
+def unpacked(sent: bytes) -> Study:
+    """In a worker: the study that `portable` sent."""
+    places, study = pickle.loads(sent)
+    sys.path.extend(place for place in places if place not in sys.path)
+    loaded: Study = pickle.loads(study)
+    return loaded
 
 
 @contextmanager

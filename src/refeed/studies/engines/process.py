@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    unpacked,
 )
 from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace
@@ -135,7 +135,7 @@ _worker: dict[str, Any] = {}
 def _start_worker(path: str, study: bytes, ticks: Any) -> None:
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
-        _worker.update(workspace=Workspace(Path(path)), study=pickle.loads(study), ticks=ticks)
+        _worker.update(workspace=Workspace(Path(path)), study=unpacked(study), ticks=ticks)
     except Exception as error:  # a worker that fails to start would be taken for one that was killed
         _worker["broken"] = error
 
