@@ -2,107 +2,159 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from refeed.core import progress
-from refeed.core.errors import Stopped, StudyError
+from refeed.core.errors import StudyError
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.families.language.model import LanguageModel
-from refeed.families.language.source import LanguageWorld
+from refeed.families.language.sampling import native, wave
+from refeed.families.language.sampling.draws import Draws, Finished, Job, uniform
+from refeed.families.language.sampling.network import Network, read
+from refeed.families.language.source import LanguageWorld, stories_of
+
+CACHE_BUDGET = 2 << 30  # bytes of keys and values that stories in flight may take by default
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral:
     """x_t ~ softmax(logits / temperature), from the end token on, until the end token or `max_tokens` (the model's context).
 
-    No truncation of the distribution. Randomness is keyed by (seed, story, position): a story's draws do not depend on how many
-    others are sampled or beside which. Its logits may differ in the last bit with the shape of the batch, as matrix products do; a
-    draw changes when that moves a boundary across it, about once in a million tokens. With equal arguments every bit is equal.
-    A story that reached the limit has no end token, as a real one always has.
+    `temperature` 0 takes the most likely token, the lowest of equals: without prompts, one story over and over. `top_k`, `top_p`
+    and `min_p` truncate, in transformers' order; 0, 1 and 0 are off. `prompt`: so many first tokens are taken from real training
+    stories, drawn with replacement; they are real tokens, and a column `prompt_tokens` counts them (a story shorter than the
+    prompt gives all but its last token). A story that reached `max_tokens` has no end token, as a real one always has.
+
+    Randomness is keyed by (seed, story, position): a story's draws do not depend on how many others are sampled or beside which.
+    `dtype` is the format of products and of the cache. `engine`: "native" code, or "torch"; "auto" takes native code where it can:
+    on a processor, for GPT-2 and Llama, with a C++ compiler. Native stories are equal to the last bit for any `batch` (stories in
+    flight at most; unless given, as many as 2 GiB of keys and values allow, 64 to 512) and any number of threads. PyTorch's
+    logits may differ in the last bits with either; engines differ from each other like that too.
+    `device`: "cpu", "cuda", or "auto".
     """
 
     temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
     max_tokens: int | None = None
-    batch: int = 512
-    version: ClassVar[int] = 1
+    prompt: int = 0
+    dtype: str = "float32"
+    engine: str = "auto"
+    device: str = "auto"
+    batch: int | None = None
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if self.temperature == 0:
-            raise StudyError(
-                "sampler.temperature must be above 0: greedy decoding is not built yet, and would give one story over and over"
-            )
-        if not 0 < self.temperature < float("inf"):
-            raise StudyError(f"sampler.temperature must be a positive number, not {self.temperature}")
-        if self.batch < 1 or (self.max_tokens is not None and self.max_tokens < 1):
+        if not 0 <= self.temperature < float("inf"):
+            raise StudyError(f"sampler.temperature must be a number from 0 on, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise StudyError(f"sampler.top_p is a probability above 0, 1 for all tokens, not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise StudyError(f"sampler.min_p is a share of the largest probability, from 0 to 1, not {self.min_p}")
+        if self.top_k < 0 or self.prompt < 0:
+            raise StudyError(f"sampler.top_k and sampler.prompt must be 0 (off) or more, not {self.top_k} and {self.prompt}")
+        if (self.batch is not None and self.batch < 1) or (self.max_tokens is not None and self.max_tokens < 1):
             raise StudyError(f"sampler.batch and sampler.max_tokens must be at least 1, not {self.batch} and {self.max_tokens}")
+        for name, known in (
+            ("dtype", (*NUMBER_BYTES,)),
+            ("engine", ("auto", "native", "torch")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            if getattr(self, name) not in known:
+                raise StudyError(f"sampler.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     def sample(self, model: LanguageModel, num_rows: int, *, world: LanguageWorld, seed: Seed) -> Rows:
+        prompts = self._prompts(world, num_rows, seed / "prompt") if self.prompt else None
+        if self.temperature or not num_rows:
+            tokens = self._stories(model, num_rows, prompts, seed)
+        else:  # what follows a prompt is fixed: each prompt once
+            given = np.zeros((num_rows, 0), dtype=np.int32) if prompts is None else prompts
+            distinct, place = np.unique(given, axis=0, return_inverse=True)
+            tokens = self._stories(model, len(distinct), None if prompts is None else distinct, seed).take(place.reshape(-1))
+        if prompts is None:
+            return Rows(tokens=tokens)
+        return Rows(tokens=tokens, prompt_tokens=(prompts >= 0).sum(axis=1).astype(np.int32))
+
+    def _stories(self, model: LanguageModel, num_rows: int, prompts: np.ndarray | None, seed: Seed) -> Ragged:
         limit = model.context if self.max_tokens is None else self.max_tokens
         if limit > model.context:
             raise StudyError(f"sampler.max_tokens = {limit} is more than learner.context = {model.context}")
-        key = seed.integer(64)
-        stories: list[np.ndarray] = []
-        for first in range(0, num_rows, self.batch):
-            stories += self._batch(model, np.arange(first, min(first + self.batch, num_rows)), limit, key)
-            progress.tick(len(stories), num_rows, "stories")
-        return Rows(tokens=Ragged.of(stories, np.uint16))
+        if self.prompt >= limit:
+            raise StudyError(f"sampler.prompt = {self.prompt} leaves nothing to write of {limit} tokens")
+        network = read(model.net)
+        job = Job(
+            draws=Draws(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p),
+            key=seed.integer(64),
+            stories=num_rows,
+            limit=limit,
+            end=model.tokenizer.end,
+            slots=max(1, min(num_rows, self.batch or _slots(network, limit, NUMBER_BYTES[self.dtype]))),
+            dtype=self.dtype,
+            prompts=prompts,
+        )
+        kind = np.uint16 if model.tokenizer.size <= 65536 else np.uint32
+        pieces, done = [], 0
+        for story, length, tokens in self._engine(model.net, network, job):
+            pieces.append((story, length, tokens.astype(kind)))
+            done += len(story)
+            progress.tick(done, num_rows, "stories")
+        return _in_order(pieces, kind)
 
-    def _batch(self, model: LanguageModel, story: np.ndarray, limit: int, key: int) -> list[np.ndarray]:
+    def _engine(self, net: Any, network: Network | None, job: Job) -> Iterator[Finished]:
         import torch
-        from transformers import DynamicCache
 
-        end = model.tokenizer.end
-        written = np.full((len(story), limit), end, dtype=np.uint16)
-        length = np.zeros(len(story), dtype=np.int64)
-        alive = np.arange(len(story))
-        token = np.full(len(story), end, dtype=np.int64)
-        cache: Any = DynamicCache()
-        with torch.inference_mode():
-            for position in range(limit):
-                logits = model.net(
-                    input_ids=torch.from_numpy(token)[:, None],
-                    position_ids=torch.full((len(token), 1), position),
-                    past_key_values=cache,
-                    use_cache=True,
-                ).logits[:, -1]
-                token = choose(logits, uniform(key, story[alive], position), temperature=self.temperature)
-                written[alive, position] = token
-                length[alive] += 1
-                going = token != end
-                if not going.all():
-                    alive, token = alive[going], token[going]
-                    if not len(alive):
-                        break
-                    cache.batch_select_indices(torch.from_numpy(np.flatnonzero(going)))
-        return [row[:number] for row, number in zip(written, length, strict=True)]
+        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if self.engine == "torch":
+            return wave.stories(net, job, device=device)
+        why = _why_not_native(network, device)
+        if network is not None and not why:
+            return native.stories(native.build().library, network, job, threads=torch.get_num_threads())
+        if self.engine == "native":
+            raise StudyError(f"sampler.engine = 'native' cannot be had: {why}", hint="Leave it out, or set it to 'torch'.")
+        if native.wanted() and network is not None and device == "cpu":
+            warnings.warn(f"sampling by PyTorch, several times slower than native code: {why}", stacklevel=2)
+        return wave.stories(net, job, device=device)
+
+    def _prompts(self, world: LanguageWorld, num_rows: int, seed: Seed) -> np.ndarray:
+        """The first tokens of real stories, never an end token: (rows, prompt), -1 beyond a short story."""
+        real = stories_of(world.train)
+        chosen = (uniform(seed.integer(64), np.arange(num_rows), 0) * len(real)).astype(np.int64)
+        column = np.arange(self.prompt)
+        inside = column < (real.lengths - 1)[chosen, None]
+        cell = np.where(inside, real.offsets[:-1][chosen, None] + column, 0)
+        return np.where(inside, real.values[cell].astype(np.int32), -1).astype(np.int32)
 
 
-def choose(logits: Any, u: np.ndarray, *, temperature: float) -> np.ndarray:
-    """The tokens at which the cumulative distribution of softmax(logits / temperature) passes `u`, in float64."""
-    scaled = logits.double() / temperature
-    weights = (scaled - scaled.amax(dim=-1, keepdim=True)).exp_().numpy()
-    cumulative = np.cumsum(weights, axis=1)
-    total = cumulative[:, -1:]
-    if not np.isfinite(total).all():
-        raise Stopped("non-finite", f"{int((~np.isfinite(total)).sum())} stories have logits that are NaN or infinite")
-    token = (cumulative <= u[:, None] * total).sum(axis=1)
-    # u * total may round up to the total: then the last token that has any probability
-    last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, axis=1)
-    return np.asarray(np.minimum(token, last), dtype=np.int64)
+def _why_not_native(network: Network | None, device: str) -> str:
+    """The reason, or nothing."""
+    if not native.wanted():
+        return "REFEED_NATIVE is 0"
+    if device != "cpu":
+        return f"the device is {device}"
+    if network is None:
+        return "the model is neither a GPT-2 nor a Llama"
+    return native.build().problem
 
 
-def uniform(key: int, story: np.ndarray, position: int) -> np.ndarray:
-    """Numbers in [0, 1), one for each (key, story, position), of 53 bits, by the splitmix64 finaliser (Steele et al., 2014)."""
-    state = np.uint64(key) ^ _mixed(story.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1))
-    state = _mixed(state + np.array(position, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03))
-    return (_mixed(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def _slots(network: Network | None, limit: int, number_bytes: int) -> int:
+    """Stories in flight: what the budget allows, at least 64, so that they share the reading of the weights, at most 512."""
+    if network is None:
+        return 128
+    return int(np.clip(CACHE_BUDGET // network.cache_bytes(limit, number_bytes), 64, 512))
 
 
-def _mixed(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def _in_order(pieces: list[Finished], dtype: Any) -> Ragged:
+    """The stories by number, whatever the order in which they ended."""
+    if not pieces:
+        return Ragged(np.zeros(0, dtype), np.zeros(1, np.int64))
+    story, length, tokens = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    return Ragged(tokens, offsets).take(np.argsort(story))
