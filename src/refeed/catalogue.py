@@ -26,6 +26,7 @@ FAMILIES = {
     "categorical": "refeed.families.categorical:FAMILY",
     "language": "refeed.families.language:FAMILY",
     "images": "refeed.families.images:FAMILY",
+    "molecules": "refeed.families.molecules:FAMILY",
 }
 
 POLICIES = {

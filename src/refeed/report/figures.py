@@ -198,7 +198,18 @@ def legend_lines(results: Results, cases: list[str], quantity: str) -> list[str]
     said += [f"dashed: theory ({_theory_kind(results, cases, quantity)})"] if "t" in kinds else []
     said += [f"dotted: {title(results.quantities(cases[0])[quantity]['reference'])}"] if "f" in kinds else []
     said += ["×: ended early"] if "x" in kinds else []
+    said += sorted({text for case in cases if (text := _training(results, case))})
     return said + (["logarithmic axis"] if _is_log(rows) else [])
+
+
+def _training(results: Results, case: str) -> str:
+    """How long each model of a case is trained, where its learner counts steps or epochs: under accumulate the two part ways."""
+    learner = results.cases[case].get("learner", {})
+    options = learner.get("fields", learner) if isinstance(learner, dict) else {}
+    for name in ("steps", "epochs"):
+        if isinstance(number := options.get(name), int) and number > 0:
+            return f"every fit: {number:,} {name if number > 1 else name[:-1]}"
+    return ""
 
 
 def _heading(results: Results, cases: list[str], quantity: str) -> alt.TitleParams:

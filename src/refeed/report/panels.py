@@ -11,6 +11,7 @@ from refeed.report.results import Results
 from refeed.report.sections import image, policy_name
 
 MOST = 24  # images shown in a row
+FEW = 6  # up to so many are shown large
 
 
 def panels(results: Results, case: str) -> Html | None:
@@ -37,5 +38,6 @@ def _strips(entries: list[dict[str, Any]], title: str) -> Iterator[Html]:
         items = entry["panels"].get(title, [])[:MOST]
         if items:
             label = "real" if entry["policy"] == "real" else f"gen. {entry['generation']}"
-            columns = f"grid-template-columns: 46px repeat({len(items)}, minmax(0, 64px))"
+            widest = 64 if len(items) > FEW else 190
+            columns = f"grid-template-columns: 46px repeat({len(items)}, minmax(0, {widest}px))"
             yield tag("div", tag("span", label, cls="small"), *(image(item) for item in items), cls="strip", style=columns)

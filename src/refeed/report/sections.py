@@ -18,7 +18,8 @@ from refeed.report.text import count, duration, estimate_value, interval, number
 from refeed.report.verdicts import Verdict, ended
 
 LONGEST = 900  # characters shown of one sampled text
-DATA_URI = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
+# An SVG inside <img> runs no script and fetches nothing.
+DATA_URI = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 GLYPHS = {
     "circle": '<circle cx="6" cy="6" r="5"/>',
     "square": '<rect x="1.2" y="1.2" width="9.6" height="9.6"/>',

@@ -95,6 +95,7 @@ details { margin-top: 14px; } summary { cursor: pointer; color: var(--accent); f
 .strip { display: grid; gap: 3px; align-items: center; margin-top: 5px; }
 .samples + h3, details + h3 { margin-top: 22px; }
 .strip img { width: 100%; image-rendering: pixelated; border-radius: 3px; }
+.images img[src^="data:image/svg"] { width: 118px; height: 118px; } img[src^="data:image/svg"] { image-rendering: auto; }
 pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere;
   font-size: .82rem; margin: 8px 0;
   user-select: all; }
