@@ -56,3 +56,15 @@ def test_mean_and_deviation():
     mean, deviation = exhibit.mean_and_deviation(images)
     assert mean.ravel().tolist() == [128, 26, 0]
     assert deviation.ravel().tolist() == [255, 51, 0]
+
+
+def test_traversals_move_one_dimension_of_z_at_a_time(model, world, samples):
+    panel = exhibit.portrait(model, world=world, rows=samples)[exhibit.TRAVERSED]
+    steps = np.stack([decoded(uri) for uri in panel])
+    assert len(steps) == 12
+    first, second = steps[:6].astype(float), steps[6:].astype(float)
+    assert np.abs(np.diff(first, axis=0)).mean(axis=(1, 2, 3)).min() > 0
+    used = model.traverse(exhibit.fixed(world), dimensions=model.config["latent"], steps=2).astype(float)
+    change = np.abs(used[1::2] - used[::2]).mean(axis=(1, 2, 3))
+    assert change[:2].min() > change[-1]  # the most used dimensions change the image more than the least used one
+    assert not np.array_equal(first, second)

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from refeed.core.errors import StudyError
+from refeed.core.recipes import digest
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images import features, metrics
@@ -51,6 +53,52 @@ def test_every_space_sees_that_variety_is_lost(faces_world, space):
     for name in ("fd", "kid"):
         assert few[f"{name}_{key}"] > 3 * abs(fresh[f"{name}_{key}"]), name
     assert fresh[f"fd_{key}"] < 2.5 * fresh[f"fd_{key}_real"]
+
+
+class Mean(torch.nn.Module):
+    """A feature network of a user: colours, scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return x.mean((2, 3)) * self.scale
+
+
+def flat():
+    return torch.nn.Flatten(0)
+
+
+def test_a_feature_network_of_ones_own_with_weights_from_a_file(faces_world, tmp_path):
+    plain = Distances(features="test_image_metrics:Mean", rows=200)
+    assert plain.name == "distances_Mean"
+    made = real(200)
+    before = measured(plain, faces_world, made)
+    torch.save({"scale": torch.full((3,), 2.0)}, tmp_path / "w.pt")
+    weighted = replace(plain, weights=str(tmp_path / "w.pt"))
+    after = measured(weighted, faces_world, made)
+    assert after["fd_Mean"] == pytest.approx(4 * before["fd_Mean"], rel=1e-4)
+    assert digest(weighted) != digest(plain)
+    (tmp_path / "w.pt").rename(tmp_path / "moved.pt")
+    assert digest(replace(plain, weights=str(tmp_path / "moved.pt"))) == digest(weighted)
+    with pytest.raises(StudyError, match="cannot be read"):
+        digest(replace(plain, weights=str(tmp_path / "none.pt")))
+    torch.save({"other": torch.ones(3)}, tmp_path / "bad.pt")
+    with pytest.raises(StudyError, match="do not fit"):
+        measured(replace(plain, weights=str(tmp_path / "bad.pt")), faces_world, made)
+    with pytest.raises(StudyError, match="must give \\(rows, dimensions\\)"):
+        measured(Distances(features="test_image_metrics:flat", rows=200), faces_world, made)
+
+
+def test_estimates_differ_and_are_averaged(faces_world):
+    made = real(1000)
+    one, three = (measured(Distances(features="random-conv", rows=200, estimates=n), faces_world, made) for n in (1, 3))
+    assert one["fd_random_conv_deviation"] == 0
+    assert 0 < three["fd_random_conv_deviation"] < three["fd_random_conv"]
+    assert three["fd_random_conv"] != one["fd_random_conv"]
+    again = measured(Distances(features="random-conv", rows=200), faces_world, made)
+    assert again == three
 
 
 def test_the_judge_tells_attributes_and_is_fitted_once(faces_world, monkeypatch):
@@ -118,5 +166,7 @@ def test_what_cannot_be_measured_is_refused(world, faces_world):
         ImageAudit().measure(None, world=world, samples=None, seed=Seed(0))
     with pytest.raises(StudyError, match="features must be"):
         Distances(features="inception")
+    with pytest.raises(StudyError, match="has its own weights"):
+        Distances(features="pixel-pca", weights="w.pt")
     with pytest.raises(StudyError, match="neighbours < rows"):
         Distances(neighbours=0)

@@ -11,6 +11,7 @@ FAMILY = Family(
         "folder": "refeed.families.images.files:Folder",
         "array": "refeed.families.images.files:Array",
         "celeba": "refeed.families.images.files:CelebA",
+        "huggingface": "refeed.families.images.huggingface:HuggingFace",
     },
     learners={
         "vae": "refeed.families.images.learner:VAE",

@@ -11,13 +11,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def decode(path: Path, *, crop: int | None, size: int) -> np.ndarray:
+def decode(file: Path | BinaryIO, *, crop: int | None, size: int) -> np.ndarray:
     """One image as (size, size, 3) uint8: its central `crop` x `crop` square (the largest if None), resized without aliasing.
 
     As torchvision's CenterCrop and Resize do it: an odd margin is halved to even, and the bilinear filter widens with the
@@ -54,8 +54,8 @@ def decode(path: Path, *, crop: int | None, size: int) -> np.ndarray:
     """
     from PIL import Image
 
-    with Image.open(path) as file:
-        image = file.convert("RGB")
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
     side = min(image.size) if crop is None else crop
     if side > min(image.size):
         raise ValueError(f"{image.width} x {image.height} pixels are too few to crop {side} x {side}")
@@ -71,11 +71,25 @@ def decode_all(root: Path, files: Sequence[Path], *, crop: int | None, size: int
     key = blake2b(repr((size, crop)).encode(), digest_size=16)
     for name, stat in zip(names, stats, strict=True):
         key.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    place = cache_folder() / "images" / key.hexdigest()
-    found = _open(place) or _decode_into(place, files, names, crop, size)
+    return decode_each(names, files.__getitem__, key=key.hexdigest(), where=str(root), crop=crop, size=size, broken=broken)
+
+
+def decode_each(
+    names: Sequence[str],
+    open_one: Callable[[int], Path | BinaryIO],
+    *,
+    key: str,
+    where: str,
+    crop: int | None,
+    size: int,
+    broken: str,
+) -> Decoded:
+    """The images that `open_one` gives by number, one to a name; `key` stands for all of them, crop and size included."""
+    place = cache_folder() / "images" / key
+    found = _open(place) or _decode_into(place, open_one, names, crop, size)
     if found.broken:
         listed = "; ".join(found.broken[:3]) + ("; ..." if len(found.broken) > 3 else "")
-        message = f"{len(found.broken)} of {len(files)} images under {root} cannot be read: {listed}"
+        message = f"{len(found.broken)} of {len(names)} images under {where} cannot be read: {listed}"
         if broken == "refuse":
             raise SourceError(message, hint="Repair or remove them, or leave them out: --set source.broken=skip")
         log.warning("%s. They are left out.", message)
@@ -86,32 +100,35 @@ def cache_folder() -> Path:
     return Path(os.environ.get("REFEED_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refeed")
 
 
-def _decode_into(place: Path, files: Sequence[Path], names: Sequence[str], crop: int | None, size: int) -> Decoded:
+def _decode_into(
+    place: Path, open_one: Callable[[int], Path | BinaryIO], names: Sequence[str], crop: int | None, size: int
+) -> Decoded:
     place.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
     try:
-        shape = (len(files), size, size, 3)
+        shape = (len(names), size, size, 3)
         images = np.lib.format.open_memmap(working / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         kept: list[str] = []
         bad: list[str] = []
         content = sha256()
 
-        def attempt(path: Path) -> Any:
+        def attempt(number: int) -> Any:
             try:
-                return decode(path, crop=crop, size=size)
+                return decode(open_one(number), crop=crop, size=size)
             except Exception as error:  # a damaged file can raise nearly anything
                 return error
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for first in range(0, len(files), BATCH):
-                for number, result in enumerate(pool.map(attempt, files[first : first + BATCH]), start=first):
+            for first in range(0, len(names), BATCH):
+                numbers = range(first, min(first + BATCH, len(names)))
+                for number, result in zip(numbers, pool.map(attempt, numbers), strict=True):
                     if isinstance(result, Exception):
                         bad.append(f"{names[number]} ({type(result).__name__}: {_brief(result)})")
                         continue
                     images[len(kept)] = result
                     content.update(result.tobytes())
                     kept.append(names[number])
-                progress.tick(min(first + BATCH, len(files)), len(files), "images")
+                progress.tick(numbers.stop, len(names), "images")
         images.flush()
         del images
         about = {"names": kept, "broken": bad, "sha256": content.hexdigest()}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LOOK = Seed(0) / "images" / "look"  # the same noise for every model, so that columns can be compared across generations
 ACROSS = 12
 RECONSTRUCTED = "held-out images, reconstructed"
+TRAVERSED = "the two most used dimensions of z, each from -2.5 to 2.5"
 
 
 def images(rows: Rows, *, world: ImageWorld, count: int) -> list[str]:
@@ -42,6 +43,8 @@ def portrait(model: ImageModel | None, *, world: ImageWorld, rows: Rows) -> dict
     panels = {"the same noise": [data_uri(image) for image in model.images(noise)]}
     if hasattr(model, "reconstruct"):
         panels[RECONSTRUCTED] = [data_uri(image) for image in model.reconstruct(shown)]
+    if hasattr(model, "traverse"):
+        panels[TRAVERSED] = [data_uri(image) for image in model.traverse(shown, dimensions=2, steps=ACROSS // 2)]
     panels["samples above the nearest training image"] = nearest_training(images_of(rows)[:ACROSS], images_of(world.train))
     return panels | lie
 

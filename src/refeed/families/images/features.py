@@ -1,13 +1,16 @@
 """Named feature spaces in which sets of images are compared, none of them downloaded.
 
 "attributes": the last hidden layer of a small network that tells the real training rows' attributes (the judge); needs labels.
-"random-conv": a convolutional network with random weights, fixed once and for all. "pixel-pca": the first principal components of
-the real training pixels. A distance means nothing without the name of its space, and none of these is the published FID's.
+"random-conv": convolutional networks with random weights, fixed once and for all. "pixel-pca": the first principal components of
+the real training pixels. `module:callable`: a network of the user's, with weights from a file. A distance means nothing without
+the name of its space, and none of the first three is the published FID's.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from refeed.core.errors import StudyError
 from refeed.core.seeds import Seed
+from refeed.families.images.plugged import imported
 from refeed.families.images.training import autocast, batches, bytes_tensor, device, learning_rates, seeded, unit
 from refeed.families.images.worlds import Attribute, ImageWorld, images_of
 
@@ -30,12 +34,15 @@ COMPONENTS = 64
 _remembered: dict[tuple[str, str], Any] = {}
 
 
-def extractor(space: str, world: ImageWorld) -> Extract:
-    """The features of a space for the images of a world."""
+def extractor(space: str, world: ImageWorld, *, number: int = 0, weights: str = "") -> Extract:
+    """The features of a space for the images of a world; `number` chooses among the networks of random-conv."""
     if space == "attributes":
         return judge_of(world).features
-    make = {"random-conv": _random_conv, "pixel-pca": _pixel_pca}[space]
-    return _once(space, world, lambda: make(world))
+    if space == "pixel-pca":
+        return _once(space, world, lambda: _pixel_pca(world))
+    if space == "random-conv":
+        return _random_conv(world.channels, number)
+    return _own(space, weights)
 
 
 def judge_of(world: ImageWorld) -> Judge:
@@ -142,30 +149,59 @@ def _worn(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return x + 0.1 * strength[1] * torch.randn(x.shape, generator=generator, device=x.device)
 
 
-def _random_conv(world: ImageWorld) -> Extract:
+@lru_cache(maxsize=8)
+def _random_conv(image_channels: int, number: int) -> Extract:
     """Three random convolutions (He et al.'s scale) with ReLU: mean and deviation over the image of each of 64 channels."""
 
     def make() -> nn.Module:
-        widths = [world.channels, 32, 64, 64]
+        widths = [image_channels, 32, 64, 64]
         layers = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)]
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
         return nn.ModuleList(layers)
 
-    net = seeded(ROOT / "random-conv", make)
+    net = seeded(ROOT / "random-conv" / number, make)
 
-    def features(images: np.ndarray) -> np.ndarray:
+    def features(x_BCHW: Tensor) -> Tensor:
+        x = x_BCHW - 0.5
+        for layer in net:
+            x = torch.relu(layer(x))
+        return torch.cat([x.mean((2, 3)), x.var((2, 3), correction=0).sqrt()], 1)
+
+    return _in_batches(features)
+
+
+@lru_cache(maxsize=2)
+def _own(target: str, weights: str) -> Extract:
+    """The network that the user's callable makes, with the state in the file `weights`, in evaluation mode."""
+    net = imported(target, "the features of metric 'distances'")()
+    if weights:
+        try:
+            net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise StudyError(f"the weights {weights} do not fit {target}: {str(error).splitlines()[0]}") from None
+    net = net.to(device()).eval()
+
+    def features(x_BCHW: Tensor) -> Tensor:
+        found = net(x_BCHW)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x_BCHW):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise StudyError(f"{target} must give (rows, dimensions) for {len(x_BCHW)} images, not {shape}")
+        return found.float()
+
+    return _in_batches(features)
+
+
+def _in_batches(features: Callable[[Tensor], Tensor]) -> Extract:
+    def extract(images: np.ndarray) -> np.ndarray:
         made = []
         for first in range(0, len(images), BATCH):
-            x = unit(bytes_tensor(images[first : first + BATCH]).to(device())) - 0.5
             with torch.inference_mode():
-                for layer in net:
-                    x = torch.relu(layer(x))
-                made.append(torch.cat([x.mean((2, 3)), x.var((2, 3), correction=0).sqrt()], 1).cpu().numpy())
+                made.append(features(unit(bytes_tensor(images[first : first + BATCH]).to(device()))).cpu().numpy())
         return np.concatenate(made)
 
-    return features
+    return extract
 
 
 def _pixel_pca(world: ImageWorld) -> Extract:

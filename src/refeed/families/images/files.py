@@ -19,7 +19,7 @@ from refeed.families.images.worlds import ImageWorld
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Split:
+class Split:
     """The images of a source: which are for training, and which are held out."""
 
     images: np.ndarray
@@ -77,7 +77,7 @@ class Folder:
     def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
         return worlds.load(folder, train=train, test=test)
 
-    def find(self) -> _Split:
+    def find(self) -> Split:
         root = named(self.path)
         files = decoding.image_files(root)
         if not files:
@@ -124,7 +124,7 @@ class Array:
     def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
         return worlds.load(folder, train=train, test=test)
 
-    def find(self) -> _Split:
+    def find(self) -> Split:
         path = named(self.path)
         if not path.is_file():
             raise SourceError(f"there is no file {path}", hint="Name an npy or npz file: --set source.path=FILE")
@@ -170,7 +170,7 @@ class CelebA:
     def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
         return worlds.load(folder, train=train, test=test)
 
-    def find(self) -> _Split:
+    def find(self) -> Split:
         layout = celeba.find(named(self.path, hint=celeba.HINT))
         wanted = (0, {"valid": 1, "test": 2}[self.held_out])
         parts = [layout.names(part)[:limit] for part, limit in zip(wanted, (self.rows, self.test_rows), strict=True)]
@@ -182,7 +182,7 @@ class CelebA:
         codes = layout.codes(found.names)
         values = dict.fromkeys(codes, ("no", "yes"))
         content = sha256(found.sha256.encode() + b"".join(codes[name].tobytes() for name in sorted(codes))).hexdigest()
-        return _Split(
+        return Split(
             images=found.images,
             train=np.flatnonzero(in_train),
             test=np.flatnonzero(~in_train),
@@ -193,9 +193,10 @@ class CelebA:
 
 
 @lru_cache(maxsize=8)
-def split_of(source: Folder | Array | CelebA) -> _Split:
+def split_of(source: Any) -> Split:
     """The images of a source, looked for once in a process."""
-    return source.find()
+    found: Split = source.find()
+    return found
 
 
 def check(source: Any) -> None:
@@ -233,7 +234,7 @@ def split(
     content: str,
     values: Mapping[str, tuple[str, ...]] | None = None,
     codes: Mapping[str, np.ndarray] | None = None,
-) -> _Split:
+) -> Split:
     """Hold out the distinct images of the smallest hashes, then keep as many rows as asked for, the first in order."""
     hashes = np.array([blake2b(image.tobytes(), digest_size=8).digest() for image in images], dtype="S8")
     distinct = np.unique(hashes)
@@ -242,7 +243,7 @@ def split(
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     enough(source.path, "training", len(train), source.rows)
     enough(source.path, "test", len(test), source.test_rows)
-    return _Split(
+    return Split(
         images=images,
         train=train[: source.rows],
         test=test[: source.test_rows],

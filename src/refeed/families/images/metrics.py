@@ -8,7 +8,10 @@ expect.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from functools import lru_cache
+from hashlib import file_digest
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -22,7 +25,8 @@ from refeed.families.images.worlds import Attribute, ImageWorld, images_of
 if TYPE_CHECKING:
     from refeed.families.images.model import ImageModel
 
-Features = Literal["attributes", "random-conv", "pixel-pca"]
+SPACES = ("attributes", "random-conv", "pixel-pca")
+CHOICE = Seed(0) / "images" / "choice"
 RARE = 0.15
 
 
@@ -52,17 +56,31 @@ class Distances:
 
     Frechet (`fd`) and kernel (`kid`) distances, precision, recall, density and coverage with k = `neighbours`, and the Vendi score
     with a Gaussian kernel half as wide as the median distance between real images. See `estimators` for each definition.
+
+    `features`: "attributes", "random-conv", "pixel-pca", or `module:callable` of your own, called with nothing, which returns a
+    torch module from images (rows, channels, size, size) in [0, 1] to (rows, dimensions); `weights` is the file of its state, if
+    any, and part of the metric's identity by its content. Every number is the mean over `estimates` estimates, each with its own
+    choice of N sampled and N real images where there are more, and, in the space random-conv, with its own network;
+    `fd_*_deviation` is the standard deviation of one estimate of fd.
     """
 
-    features: Features = "random-conv"
+    features: str = "random-conv"
     rows: int = 1000
     neighbours: int = 5
-    version: ClassVar[int] = 1
+    estimates: int = 3
+    weights: str = ""
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        check_features(self.features)
+        check_features(self.features, self.weights)
         if self.rows <= self.neighbours or self.neighbours < 1:
             raise StudyError(f"metric distances needs 1 <= neighbours < rows, not {self.neighbours} and {self.rows}")
+        if self.estimates < 1:
+            raise StudyError(f"metric distances needs estimates >= 1, not {self.estimates}")
+
+    def identity(self) -> dict[str, object]:
+        fields: dict[str, object] = {name: getattr(self, name) for name in ("features", "rows", "neighbours", "estimates")}
+        return fields | ({"weights": content_of(self.weights)} if self.weights else {})
 
     @property
     def name(self) -> str:
@@ -93,30 +111,49 @@ class Distances:
             found.append(
                 Quantity(name=real, unit=unit, better="neither", role="reference", meaning="the same of real training images")
             )
+        deviation = f"fd_{self._suffix}_deviation"
+        found.append(
+            Quantity(name=deviation, unit="feature^2", better="neither", meaning="standard deviation of one estimate of fd")
+        )
         return tuple(found)
 
     @property
     def _suffix(self) -> str:
-        return self.features.replace("-", "_")
+        return self.features.rpartition(":")[2].replace("-", "_")
 
     def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
         from refeed.families.images import features
 
-        extract = features.extractor(self.features, world)
-        train, test, made = (extract(images) for images in _sets(self.name, samples, world, self.rows))
-        if len(test) <= self.neighbours:
-            raise StudyError(f"metric {self.name!r} needs more than {self.neighbours} held-out images, not {len(test)}")
-        scale = estimators.median_distance(test) / 2
-        result: dict[str, float] = {}
-        for points, ending in ((made, ""), (train, "_real")):
-            numbers = {
-                "fd": estimators.frechet_distance(test, points),
-                "kid": estimators.kernel_distance(test, points),
-                **estimators.precision_recall(test, points, neighbours=self.neighbours),
-                "vendi": estimators.vendi(points, scale=scale),
-            }
-            result |= {f"{name}_{self._suffix}{ending}": value for name, value in numbers.items()}
-        return result
+        sets = [images_of(rows) for rows in (world.test, world.train, *([samples] if samples is not None else []))]
+        if len(sets) < 3 or not len(sets[2]):
+            raise StudyError(f"metric {self.name!r} needs sampled images, but the policy samples none")
+        if len(sets[0]) <= self.neighbours:
+            raise StudyError(f"metric {self.name!r} needs more than {self.neighbours} held-out images, not {len(sets[0])}")
+        count = min(self.rows, *map(len, sets))
+        found: dict[str, list[float]] = {}
+        for number in range(self.estimates):
+            # The real rows are chosen alike for every model, so that floors do not move between generations.
+            seeds = (CHOICE / number / "test", CHOICE / number / "train", seed / number)
+            extract = features.extractor(self.features, world, number=number, weights=self.weights)
+            chosen = (images[_some(len(images), count, where)] for images, where in zip(sets, seeds, strict=True))
+            test, train, made = (extract(images) for images in chosen)
+            scale = estimators.median_distance(test) / 2
+            for points, ending in ((made, ""), (train, "_real")):
+                numbers = {
+                    "fd": estimators.frechet_distance(test, points),
+                    "kid": estimators.kernel_distance(test, points),
+                    **estimators.precision_recall(test, points, neighbours=self.neighbours),
+                    "vendi": estimators.vendi(points, scale=scale),
+                }
+                for name, value in numbers.items():
+                    found.setdefault(f"{name}_{self._suffix}{ending}", []).append(value)
+        deviation = np.std(found[f"fd_{self._suffix}"], ddof=1) if self.estimates > 1 else 0.0
+        return {name: float(np.mean(values)) for name, values in found.items()} | {f"fd_{self._suffix}_deviation": float(deviation)}
+
+
+def _some(available: int, count: int, seed: Seed) -> np.ndarray:
+    """`count` of `available` positions, sorted; all where there are no more."""
+    return np.sort(seed.generator().permutation(available)[:count])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,9 +285,23 @@ class AttributeRates:
         return result | {"values_lost": float(np.concatenate(lost).sum())}
 
 
-def check_features(features: str) -> None:
-    if features not in ("attributes", "random-conv", "pixel-pca"):
-        raise StudyError(f"features must be 'attributes', 'random-conv' or 'pixel-pca', not {features!r}")
+def check_features(features: str, weights: str) -> None:
+    """Refuse a space that is not known, and weights where there is nothing to put them into."""
+    if features not in SPACES and ":" not in features:
+        known = ", ".join(map(repr, SPACES))
+        raise StudyError(f"features must be {known}, or module:callable of a network of yours, not {features!r}")
+    if weights and features in SPACES:
+        raise StudyError(f"the space {features!r} has its own weights", hint="Give features = 'module:callable' with them.")
+
+
+@lru_cache(maxsize=4)
+def content_of(path: str) -> str:
+    """The SHA-256 of a file of weights: what counts is its content, not its name."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f"the weights {path} cannot be read: {error.strerror}") from None
 
 
 def pixel_variance(images: np.ndarray) -> float:

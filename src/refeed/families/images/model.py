@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from refeed.core.errors import StudyError
 from refeed.core.seeds import Seed
 from refeed.families.images.nets import ConvVAE, kl_to_prior
+from refeed.families.images.plugged import imported
 from refeed.families.images.training import bytes_tensor, device, to_bytes, unit
 
 BATCH = 250
@@ -44,13 +44,7 @@ def build(config: dict[str, Any]) -> Any:
     if not config["net"]:
         names = ("size", "image_channels", "channels", "latent", "head", "tanh")
         return ConvVAE(**{name: config[name] for name in names})
-    module, _, name = config["net"].partition(":")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise StudyError(
-            f"learner.net = {config['net']!r} cannot be imported: {error}", hint="Write it as module:callable."
-        ) from None
+    make = imported(config["net"], "learner.net")
     try:
         net = make(size=config["size"], image_channels=config["image_channels"], latent=config["latent"])
     except TypeError as error:
@@ -131,6 +125,19 @@ class VAEModel:
             with torch.inference_mode():
                 made.append(to_bytes(self.net.decode(self.net.encode(x)[0])))
         return np.concatenate(made)
+
+    def traverse(self, images: np.ndarray, *, dimensions: int, steps: int) -> np.ndarray:
+        """What one dimension of z does: from z = 0, the `dimensions` that `images` use most (by mean KL), each from -2.5 to 2.5.
+
+        (dimensions x steps, H, W, C) uint8, one dimension after the other.
+        """
+        with torch.inference_mode():
+            kl_Z = torch.cat([kl_to_prior(*(part.float() for part in self.net.encode(x))) for x in self._batches(images)]).mean(0)
+        most = kl_Z.argsort(descending=True, stable=True)[:dimensions].tolist()
+        z = np.zeros((len(most), steps, self.config["latent"]), dtype=np.float32)
+        for row, dimension in enumerate(most):
+            z[row, :, dimension] = np.linspace(-2.5, 2.5, steps)
+        return self.images(z.reshape(-1, self.config["latent"]))
 
     def with_spread(self, images_NHWC: Tensor, seed: Seed) -> VAEModel:
         """The same, and the pixel variance of what it makes of its own training rows, z drawn from q(z | x).
