@@ -14,7 +14,6 @@ from torch import Tensor
 from refeed.core import progress
 from refeed.core.errors import Stopped
 from refeed.core.protocols import Data
-from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images.worlds import images_of
 
@@ -48,12 +47,20 @@ def seeded(seed: Seed, make: Callable[[], torch.nn.Module]) -> Any:
 
 
 def resident(data: Data) -> tuple[Tensor, Tensor | None]:
-    """The training images as one byte tensor (rows, H, W, C) on the device, and their weights, of mean 1; None if all are equal."""
-    parts = list(data)
-    images = images_of(Rows.concatenate([rows for rows, _ in parts]))
-    weights = np.concatenate([np.full(len(rows), weight, dtype=np.float32) for rows, weight in parts])
-    tensor = bytes_tensor(images).to(device())
-    return tensor, None if np.ptp(weights) == 0 else torch.from_numpy(weights / weights.mean()).to(device())
+    """The training images as one byte tensor (rows, H, W, C) on the device, and their weights, of mean 1; None if all are equal.
+
+    It is filled part by part, so that the set is never in memory twice.
+    """
+    weights = np.concatenate([np.full(part.num_rows, part.weight, dtype=np.float32) for part in data.pool])
+    images, filled = None, 0
+    for rows, _ in data:
+        part = bytes_tensor(images_of(rows))
+        if images is None:
+            images = torch.empty((data.num_rows, *part.shape[1:]), dtype=torch.uint8, device=device())
+        images[filled : filled + len(part)] = part.to(device())
+        filled += len(part)
+    assert images is not None
+    return images, None if np.ptp(weights) == 0 else torch.from_numpy(weights / weights.mean()).to(device())
 
 
 def bytes_tensor(images: np.ndarray) -> Tensor:
