@@ -103,6 +103,7 @@ ENGINES = {
     "inline": "refeed.studies.engines.inline:Inline",
     "process": "refeed.studies.engines.process:Processes",
     "ray": "refeed.studies.engines.ray:Ray",
+    "slurm": "refeed.studies.engines.slurm:Slurm",
 }
 
 

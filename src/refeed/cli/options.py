@@ -27,7 +27,7 @@ class Scale(StrEnum):
 
 ScaleOption = Annotated[Scale | None, typer.Option("--scale", help="Sizes: tiny, small or paper.")]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="Who does the steps: inline, process or ray. Its options: --set NAME.option=value.")
+    str | None, typer.Option("--engine", help="Who does the steps: inline, process, ray, slurm. Its options: --set NAME.option=...")
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="At most so many steps at a time; above 1 means --engine process.")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated
 
-from refeed.cli.options import Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
+import typer
+
+from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
+
+Scripts = Annotated[bool, typer.Option("--scripts", help="Print the batch scripts that the engine would submit.")]
 
 
 def plan(
@@ -13,17 +18,28 @@ def plan(
     overrides: Overrides = None,
     workspace: WorkspacePath = Path("runs"),
     scale: ScaleOption = None,
+    engine: EngineOption = None,
+    scripts: Scripts = False,
     json_output: Json = False,
 ) -> None:
     """Print every step of a study, which are done, and what the rest will cost. Runs nothing."""
+    from refeed.core.errors import EngineError
     from refeed.studies import load_study
+    from refeed.studies.engines import build_engine
     from refeed.studies.estimate import estimate
     from refeed.studies.tasks import plan as make_plan
     from refeed.workspace import Workspace
 
-    chosen = load_study(study, overrides=overrides or [], scale=scale.value if isinstance(scale, Scale) else scale)
+    how, rest = build_engine(engine, overrides or [])
+    chosen = load_study(study, overrides=rest, scale=scale.value if isinstance(scale, Scale) else scale)
     store = Workspace(workspace)
     todo = make_plan(chosen, store)
+    if scripts:
+        if not hasattr(how, "scripts"):
+            raise EngineError(f"the engine {how.name} submits no scripts.", hint="Type: --engine slurm --scripts")
+        for title, text in how.scripts(todo, store):
+            print(f"#{'-' * 20} {title}\n{text}")
+        return
     lines = estimate(todo, store)
     if json_output:
         print(json.dumps({"study": chosen.name, "digest": chosen.digest, "steps": lines}))

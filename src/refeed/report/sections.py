@@ -292,7 +292,8 @@ def cost(results: Results) -> Html:
     seconds = sum(step["seconds"] for step in run.get("steps", {}).values())
     wall = run.get("wall_seconds")
     said = f"{duration(seconds)} of work" + (f" in {duration(wall)}" if wall else "")
-    workers = f", engine {run['engine']}, {count(run['workers'], 'worker')}" if "engine" in run and "workers" in run else ""
+    workers = f", engine {run['engine']}" if "engine" in run else ""
+    workers += f", {count(run['workers'], 'worker')}" if run.get("workers") else ""
     return join(
         tag("p", said + workers, cls="small"), tag("div", tag("table", tag("thead", head), tag("tbody", *body)), cls="scroll")
     )

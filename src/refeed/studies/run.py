@@ -65,7 +65,7 @@ def run(
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": time.perf_counter() - clock,
         "engine": getattr(engine, "name", type(engine).__name__),
-        "workers": getattr(engine, "workers", 1),
+        "workers": getattr(engine, "workers", 1) or 0,  # 0: as many as the cluster had
         "steps": ledger.steps(todo, plan(study, store)),
         "environment": environment(),
         "study_digest": study.digest,

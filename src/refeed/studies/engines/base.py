@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from refeed.core import progress
 from refeed.core.errors import StudyError
@@ -19,7 +19,7 @@ from refeed.studies.tasks import Done, Plan, Task, perform
 from refeed.workspace import Workspace
 
 MAX_RETRIES = 2
-OF_YOUR_OWN = "Classes of your own must stand in a module that workers can import, not in a notebook. Or use --engine inline."
+OF_YOUR_OWN = "Classes of your own must stand in a module that workers can import. Or use --engine inline."
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -115,10 +115,10 @@ class Sparing:
             self._send(event)
 
 
-def portable(study: Study) -> bytes:
+def portable(study: Study, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
     """The study as it is sent to workers, and where its classes are found; refused here, with the reason, rather than in each."""
     try:
-        return pickle.dumps((sys.path, pickle.dumps(study)))
+        return pickle.dumps((sys.path, dumps(study)))
     except Exception as error:
         raise StudyError(f"this study cannot be sent to worker processes: {error}.", hint="Use --engine inline.") from None
 

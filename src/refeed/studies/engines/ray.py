@@ -62,10 +62,10 @@ class Ray:
             raise EngineError(f"at least one worker is needed, not {self.workers}.")
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        study = portable(plan.study)
         if not plan.pending:
             return
         with self._connected() as ray, probing(workspace) as probe:
+            study = portable(plan.study, ray.cloudpickle.dumps)  # which sends classes of scripts and notebooks too
             asked = {kind: resources.of(plan.study.resources, kind) for kind in {task.kind for task in plan.pending.values()}}
             _refuse_unfit(ray, asked)
             _ask_every_node(ray, probe)
