@@ -45,10 +45,10 @@ class GeoDiff:
     objective: Literal["distance", "aligned"] = "distance"
     levels: int = 1000
     last_beta: float = 9e-3
-    steps: int | None = 800
+    steps: int | None = 1200
     epochs: int | None = None
-    batch: int = 32
-    learning_rate: float = 3e-3
+    batch: int = 16
+    learning_rate: float = 5e-3
     schedule: Literal["constant", "cycle", "plateau"] = "cycle"
     decay: float = 0.6
     patience: int = 10
@@ -66,7 +66,7 @@ class GeoDiff:
         if (self.steps is None) == (self.epochs is None):
             raise StudyError(
                 f"learner.steps and learner.epochs exclude each other, but they are {self.steps} and {self.epochs}",
-                hint="For constant epochs leave out steps: a table learner = { kind = 'geodiff-epochs', epochs = 50 }.",
+                hint="For constant epochs type: --set \"learner={kind='geodiff-epochs', epochs=50}\"",
             )
         for name in ("steps", "epochs"):
             if (value := getattr(self, name)) is not None and value < 1:
@@ -159,7 +159,7 @@ def paper(*, steps: int = 41_000, batch: int = 32, learning_rate: float = 1e-3) 
     )
 
 
-def by_epochs(*, epochs: int = 62, hidden: int = 32, interactions: int = 3, convolutions: int = 3, batch: int = 32) -> GeoDiff:
+def by_epochs(*, epochs: int = 48, hidden: int = 32, interactions: int = 3, convolutions: int = 3, batch: int = 16) -> GeoDiff:
     """The small network, trained for `epochs` passes over each training set: accumulating then takes n times the steps."""
     return GeoDiff(hidden=hidden, interactions=interactions, convolutions=convolutions, steps=None, epochs=epochs, batch=batch)
 

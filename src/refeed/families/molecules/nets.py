@@ -50,11 +50,11 @@ class DualEncoder(nn.Module):
         i_L, j_L, features_LH = i_P[:num_near], j_P[:num_near], features_PH[:num_near]
         h_NH = self.local_atom(atoms_N)
         for number, convolve in enumerate(self.convolutions):
-            new_NH = convolve(h_NH.index_add(0, i_L, torch.relu(h_NH[j_L] + features_LH)).index_add_(
-                0, j_L, torch.relu(h_NH[i_L] + features_LH)
+            new_NH = convolve(h_NH.index_add(0, i_L, torch.relu(at(h_NH, j_L) + features_LH)).index_add_(
+                0, j_L, torch.relu(at(h_NH, i_L) + features_LH)
             ))  # fmt: skip
             h_NH = h_NH + (torch.relu(new_NH) if number + 1 < len(self.convolutions) else new_NH)
-        local_L = self.local_head(torch.cat([h_NH[i_L] * h_NH[j_L], features_LH], dim=1)).squeeze(1)
+        local_L = self.local_head(torch.cat([at(h_NH, i_L) * at(h_NH, j_L), features_LH], dim=1)).squeeze(1)
         if not far:
             return local_L, None
         envelope_P1 = envelope(length_P, self.cutoff, smooth=self.smooth)[:, None]
@@ -62,7 +62,7 @@ class DualEncoder(nn.Module):
         for interact in self.interactions:
             h_NH = h_NH + interact(h_NH, i_P, j_P, features_PH, envelope_P1)
         i_F, j_F = i_P[num_near:], j_P[num_near:]
-        pair_FH = torch.cat([h_NH[i_F] * h_NH[j_F], features_PH[num_near:]], dim=1)
+        pair_FH = torch.cat([at(h_NH, i_F) * at(h_NH, j_F), features_PH[num_near:]], dim=1)
         return local_L, self.far_head(pair_FH).squeeze(1)
 
 
@@ -94,14 +94,14 @@ class PairSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_NH):  # type: ignore[no-untyped-def]
         h_NH, filter_PH, i_P, j_P = ctx.saved_tensors
-        grad_filter_PH = grad_NH[i_P].mul_(h_NH[j_P]).addcmul_(grad_NH[j_P], h_NH[i_P])
+        grad_filter_PH = at(grad_NH, i_P).mul_(at(h_NH, j_P)).addcmul_(at(grad_NH, j_P), at(h_NH, i_P))
         return _pair_sum(grad_NH, filter_PH, i_P, j_P), grad_filter_PH, None, None
 
 
 def _pair_sum(h_NH: Tensor, filter_PH: Tensor, i_P: Tensor, j_P: Tensor) -> Tensor:
     sum_NH = torch.zeros_like(h_NH)
-    sum_NH.index_add_(0, i_P, h_NH[j_P].mul_(filter_PH))
-    return sum_NH.index_add_(0, j_P, h_NH[i_P].mul_(filter_PH))
+    sum_NH.index_add_(0, i_P, at(h_NH, j_P).mul_(filter_PH))
+    return sum_NH.index_add_(0, j_P, at(h_NH, i_P).mul_(filter_PH))
 
 
 def towards(score_P: Tensor, positions_N3: Tensor, pairs_2P: Tensor, length_P: Tensor) -> Tensor:
@@ -111,14 +111,19 @@ def towards(score_P: Tensor, positions_N3: Tensor, pairs_2P: Tensor, length_P: T
     rotation and reflection, invariant to translation.
     """
     i_P, j_P = pairs_2P
-    along_P3 = (2 * score_P / length_P)[:, None] * (positions_N3[i_P] - positions_N3[j_P])
+    along_P3 = (2 * score_P / length_P)[:, None] * (at(positions_N3, i_P) - at(positions_N3, j_P))
     return torch.zeros_like(positions_N3).index_add_(0, i_P, along_P3).index_add_(0, j_P, -along_P3)
+
+
+def at(rows_NH: Tensor, index_P: Tensor) -> Tensor:
+    """rows_NH[index_P], faster on a processor."""
+    return rows_NH.index_select(0, index_P)
 
 
 def lengths(positions_N3: Tensor, pairs_2P: Tensor) -> Tensor:
     """Distances of pairs, at least 1e-6 so that nothing is divided by zero."""
     i_P, j_P = pairs_2P
-    return (positions_N3[i_P] - positions_N3[j_P]).square().sum(1).sqrt().clamp_min(1e-6)
+    return (at(positions_N3, i_P) - at(positions_N3, j_P)).square().sum(1).sqrt().clamp_min(1e-6)
 
 
 def envelope(length: Tensor, cutoff: float, *, smooth: bool) -> Tensor:
