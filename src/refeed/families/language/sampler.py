@@ -35,7 +35,7 @@ class Ancestral:
     Randomness is keyed by (seed, story, position): a story's draws do not depend on how many others are sampled or beside which.
     `dtype` is the format of products and of the cache. `engine`: "native" code, or "torch"; "auto" takes native code where it can:
     on a processor, for GPT-2 and Llama, with a C++ compiler. Native stories are equal to the last bit for any `batch` (stories in
-    flight at most; unless given, as many as 2 GiB of keys and values allow, 64 to 512) and any number of threads. PyTorch's
+    flight at most; see `slots` for how many, unless given) and any number of threads. PyTorch's
     logits may differ in the last bits with either; engines differ from each other like that too.
     `device`: "cpu", "cuda", or "auto".
     """
@@ -90,38 +90,40 @@ class Ancestral:
         if self.prompt >= limit:
             raise StudyError(f"sampler.prompt = {self.prompt} leaves nothing to write of {limit} tokens")
         network = read(model.net)
+        engine, device = self._engine(network)
         job = Job(
             draws=Draws(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p),
             key=seed.integer(64),
             stories=num_rows,
             limit=limit,
             end=model.tokenizer.end,
-            slots=max(1, min(num_rows, self.batch or _slots(network, limit, NUMBER_BYTES[self.dtype]))),
+            slots=max(1, min(num_rows, self.batch or slots(network, limit, self.dtype, engine))),
             dtype=self.dtype,
             prompts=prompts,
         )
         kind = np.uint16 if model.tokenizer.size <= 65536 else np.uint32
         pieces, done = [], 0
-        for story, length, tokens in self._engine(model.net, network, job):
+        for story, length, tokens in _drawn(model.net, network, job, engine, device):
             pieces.append((story, length, tokens.astype(kind)))
             done += len(story)
             progress.tick(done, num_rows, "stories")
         return _in_order(pieces, kind)
 
-    def _engine(self, net: Any, network: Network | None, job: Job) -> Iterator[Finished]:
+    def _engine(self, network: Network | None) -> tuple[str, str]:
+        """Which engine, on which device. A missing compiler is told: what it costs is time."""
         import torch
 
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if self.engine == "torch":
-            return wave.stories(net, job, device=device)
+            return "torch", device
         why = _why_not_native(network, device)
-        if network is not None and not why:
-            return native.stories(native.build().library, network, job, threads=torch.get_num_threads())
+        if not why:
+            return "native", device
         if self.engine == "native":
             raise StudyError(f"sampler.engine = 'native' cannot be had: {why}", hint="Leave it out, or set it to 'torch'.")
         if native.wanted() and network is not None and device == "cpu":
             warnings.warn(f"sampling by PyTorch, several times slower than native code: {why}", stacklevel=2)
-        return wave.stories(net, job, device=device)
+        return "torch", device
 
     def _prompts(self, world: LanguageWorld, num_rows: int, seed: Seed) -> np.ndarray:
         """The first tokens of real stories, never an end token: (rows, prompt), -1 beyond a short story."""
@@ -144,11 +146,26 @@ def _why_not_native(network: Network | None, device: str) -> str:
     return native.build().problem
 
 
-def _slots(network: Network | None, limit: int, number_bytes: int) -> int:
-    """Stories in flight: what the budget allows, at least 64, so that they share the reading of the weights, at most 512."""
+def slots(network: Network | None, limit: int, dtype: str, engine: str) -> int:
+    """Stories in flight, unless given: as many as 2 GiB of keys and values hold, within what is fast.
+
+    Native code: 16 to 64 a thread. With fewer the weights are read too often; with more, keys and values fetched ahead leave the
+    cache again. PyTorch: 64 to 512, the more the fewer calls.
+    """
+    import torch
+
     if network is None:
         return 128
-    return int(np.clip(CACHE_BUDGET // network.cache_bytes(limit, number_bytes), 64, 512))
+    least, most = (16 * torch.get_num_threads(), 64 * torch.get_num_threads()) if engine == "native" else (64, 512)
+    return int(np.clip(CACHE_BUDGET // network.cache_bytes(limit, NUMBER_BYTES[dtype]), least, most))
+
+
+def _drawn(net: Any, network: Network | None, job: Job, engine: str, device: str) -> Iterator[Finished]:
+    import torch
+
+    if engine == "native" and network is not None:
+        return native.stories(native.build().library, network, job, threads=torch.get_num_threads())
+    return wave.stories(net, job, device=device)
 
 
 def _in_order(pieces: list[Finished], dtype: Any) -> Ragged:

@@ -34,10 +34,6 @@ constexpr int V = 16, ROWS = 6, BLOCKS = 4;  // lanes of a vector; a product's t
 constexpr int V = 8, ROWS = 4, BLOCKS = 2;
 #endif
 
-#ifndef GROUP_
-#define GROUP_ 24
-#endif
-constexpr int GROUP = GROUP_;
 typedef float Vec __attribute__((vector_size(4 * V)));
 typedef int32_t Int __attribute__((vector_size(4 * V)));
 typedef uint32_t Bits __attribute__((vector_size(4 * V)));
@@ -107,6 +103,7 @@ struct Float32 {
     static constexpr int PACK = 1;
     static Number of(float x) { return x; }
     static void put(Number* to, Vec x) { store(to, x); }
+    static void insert(Number* to, const Number* x, int count, int) { std::copy(x, x + count, to); }
     static Vec multiply_add(Vec sum, Lanes w, Cell x) { return sum + w * x; }
 };
 
@@ -123,6 +120,12 @@ struct BFloat16 {
         const Bits bits = (Bits)x;
         store(to, __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Half));
 #endif
+    }
+    static void insert(Number* to, const Number* x, int count, int second) {  // into the first or second halves of `count` pairs
+        for (int i = 0; i < count; i += V) {
+            const Bits number = __builtin_convertvector(load<Half>(x + i), Bits), first = load<Bits>(to + 2 * i) & 0xffff;
+            store(to + 2 * i, second ? first | number << 16 : number);
+        }
     }
     static Vec multiply_add(Vec sum, Lanes w, Cell x) {
 #ifdef __AVX512BF16__
@@ -213,7 +216,11 @@ template <class T> class Buffer {
 
 // Ranges of memory that wait to be fetched, piece by piece.
 struct Waiting {
-    std::vector<std::pair<const char*, const char*>> ranges;
+    std::vector<std::pair<const char*, const char*>> ranges;  // the first is the last
+
+    template <class T> void push(const T* from, const T* to) {
+        ranges.push_back({reinterpret_cast<const char*>(from), reinterpret_cast<const char*>(to)});
+    }
 
     Soon take(int steps) {
         while (!ranges.empty() && ranges.back().first >= ranges.back().second) ranges.pop_back();
@@ -462,7 +469,7 @@ template <class F> struct Worker {
     const Network<F>& net;
     Session& session;
     const Shape& s;
-    const int width, qkv_width, q_width, inner, span, key_size, value_size;
+    const int width, qkv_width, h_row, inner, span, key_size, value_size;  // row lengths
     const size_t per_head;  // numbers of a head's cache: keys, then values
     std::vector<Slot> live;
     Buffer<float> x, qkv, logits, scores;
@@ -474,11 +481,11 @@ template <class F> struct Worker {
 
     Worker(const Network<F>& net, Session& session, int slots)
         : net(net), session(session), s(net.shape), width(padded(s.width, V)), qkv_width(net.blocks[0].qkv.blocks * V),
-          q_width(padded(s.heads * s.head_size, V)), inner(padded(s.feed_forward, V)),
+          h_row(std::max(width, padded(s.heads * s.head_size, V))), inner(padded(s.feed_forward, V)),
           span(padded(session.settings.limit, V) + V),  // one more: strides that are powers of two would share cache sets
           key_size(padded(s.head_size, F::PACK)), value_size(padded(s.head_size, V)), per_head(size_t(span) * (key_size + value_size)),
           x(size_t(slots) * width), qkv(size_t(slots) * qkv_width), logits(size_t(slots) * net.head.blocks * V),
-          scores(size_t(ROWS) * span), h(size_t(slots) * std::max(width, q_width)), wide(size_t(slots) * inner),
+          scores(size_t(ROWS) * span), h(size_t(slots) * h_row), wide(size_t(slots) * inner),
           weights(size_t(ROWS) * (span + V) + size_t(ROWS) * padded(s.head_size, V)),
           cache(size_t(slots) * s.layers * s.kv_heads * per_head), written(size_t(slots) * session.settings.limit) {
         for (int place = 0; place < slots; place++) begin(place);
@@ -528,6 +535,11 @@ template <class F> struct Worker {
         return cache.get() + (size_t(slot.place) * s.layers + layer) * s.kv_heads * per_head;
     }
 
+    void rounded_to(Number* to, const float* head, float scale) const {
+        for (int i = 0; i < value_size; i += V) F::put(to + i, load<Vec>(head + i) * scale);
+        if (s.head_size % F::PACK) to[s.head_size] = 0;
+    }
+
     // Attention of one story at one layer: its query over the keys and values of positions 0 to its own.
     void attend(const Slot& slot, const Slot& following, int layer, float* row, Number* to) {
         const int d = s.head_size, t = slot.position, count = t + 1, group = s.heads / s.kv_heads;
@@ -544,14 +556,14 @@ template <class F> struct Worker {
         for (int g = 0; g < s.kv_heads; g++, base += per_head) {
             const long ahead = g + 1 < s.kv_heads ? long(per_head) : cache_of(following, layer) - base;
             Number *keys = base, *values = base + size_t(span) * key_size;
-            for (int i = 0; i < d; i++) {
-                keys[size_t(t / V) * key_size * V + (i / F::PACK * V + t % V) * F::PACK + i % F::PACK] = F::of(k[g * d + i]);
-                values[size_t(t / F::PACK) * value_size * F::PACK + i * F::PACK + t % F::PACK] = F::of(v[g * d + i]);
-            }
+            rounded_to(query, k + g * d, 1);
+            Number* column = keys + size_t(t / V) * key_size * V + t % V * F::PACK;
+            for (int i = 0; i < key_size; i += F::PACK) store(column + i * V, load<typename F::Cell>(query + i));
+            rounded_to(query, v + g * d, 1);
+            F::insert(values + size_t(t / F::PACK) * value_size * F::PACK, query, value_size, t % F::PACK);
             for (int first = 0; first < group; first += ROWS) {
                 const int heads = std::min(ROWS, group - first), query_size = value_size, blocks = (count + V - 1) / V;
-                for (int m = 0; m < heads; m++)
-                    for (int i = 0; i < d; i++) query[m * query_size + i] = F::of(q[(g * group + first + m) * d + i] * scale);
+                for (int m = 0; m < heads; m++) rounded_to(query + m * query_size, q + (g * group + first + m) * d, scale);
                 for (int b = 0; b < blocks; b += BLOCKS) {
                     const int n = std::min(BLOCKS, blocks - b);
                     TILES<F>.at[heads - 1][n - 1](key_size / F::PACK, query, query_size, keys + size_t(b) * key_size * V, V * F::PACK,
@@ -602,26 +614,23 @@ template <class F> struct Worker {
         return sum(total);
     }
 
-    // One layer for the live slots from `first` to `last`. The cache that the following group needs is fetched meanwhile.
-    void layer(int l, int first, int last) {
+    // One layer for all live slots. The keys and values that the next layer reads are fetched while this one computes.
+    void layer(int l) {
         const Block<F>& block = net.blocks[l];
-        const int rows = last - first, h_row = std::max(width, q_width);
-        float* x_ = &x[size_t(first) * width];
+        const int rows = int(live.size());
         const auto add = [&](int row, int at, int n, const Vec* y) {
-            float* to = x_ + size_t(row) * width + at * V;
+            float* to = &x[size_t(row) * width + at * V];
             for (int c = 0; c < n; c++) store(to + c * V, load<Vec>(to + c * V) + y[c]);
         };
-        for (int i = 0; i < rows; i++) normalise(x_ + size_t(i) * width, block.norm1, block.norm1_bias, &h[size_t(i) * h_row]);
+        for (int i = 0; i < rows; i++) normalise(&x[size_t(i) * width], block.norm1, block.norm1_bias, &h[size_t(i) * h_row]);
         block.qkv.multiply(h.get(), h_row, rows, waiting, [&](int row, int at, int n, const Vec* y) {
             for (int c = 0; c < n; c++) store(&qkv[size_t(row) * qkv_width + (at + c) * V], y[c]);
         });
-        for (int i = 0; i < rows; i++) {
-            const int following = i + 1 < rows ? i + 1 : i;
-            attend(live[first + i], live[first + following], l, &qkv[size_t(i) * qkv_width], &h[size_t(i) * h_row]);
-        }
-        await(last < int(live.size()) ? l : (l + 1) % s.layers, last < int(live.size()) ? last : 0);
+        for (int i = 0; i < rows; i++)
+            attend(live[i], live[std::min(i + 1, rows - 1)], l, &qkv[size_t(i) * qkv_width], &h[size_t(i) * h_row]);
+        await((l + 1) % s.layers);
         block.out.multiply(h.get(), h_row, rows, waiting, add);
-        for (int i = 0; i < rows; i++) normalise(x_ + size_t(i) * width, block.norm2, block.norm2_bias, &h[size_t(i) * h_row]);
+        for (int i = 0; i < rows; i++) normalise(&x[size_t(i) * width], block.norm2, block.norm2_bias, &h[size_t(i) * h_row]);
         block.up.multiply(h.get(), h_row, rows, waiting, [&](int row, int at, int n, const Vec* y) {
             Number* to = &wide[size_t(row) * inner];
             if (s.llama)
@@ -632,22 +641,21 @@ template <class F> struct Worker {
         block.down.multiply(wide.get(), inner, rows, waiting, add);
     }
 
-    void await(int l, int first) {
+    // Queues what attention at layer l reads, in its order.
+    void await(int l) {
         waiting.ranges.clear();
-        for (int i = std::min(int(live.size()), first + GROUP); i-- > first;) {
-            const char* from = reinterpret_cast<const char*>(cache_of(live[i], l));
-            const size_t count = live[i].position, values = sizeof(Number) * span * key_size;
+        for (auto slot = live.rbegin(); slot != live.rend(); ++slot) {
+            const int count = slot->position;
             for (int g = s.kv_heads; g-- > 0;) {
-                const char* keys = from + g * per_head * sizeof(Number);
-                waiting.ranges.push_back({keys + values, keys + values + count * value_size * sizeof(Number)});
-                waiting.ranges.push_back({keys, keys + padded(int(count), V) * key_size * sizeof(Number)});
+                const Number *keys = cache_of(*slot, l) + g * per_head, *values = keys + size_t(span) * key_size;
+                waiting.push(values, values + size_t(count) * value_size);
+                waiting.push(keys, keys + size_t(padded(count, V)) * key_size);
             }
         }
     }
 
     void step() {
         const int rows = int(live.size());
-        const int h_row = std::max(width, q_width);
         for (int i = 0; i < rows; i++) {
             const float* token = &net.tokens[size_t(live[i].token) * s.width];
             float* to = &x[size_t(i) * width];
@@ -655,8 +663,7 @@ template <class F> struct Worker {
             if (!s.llama)
                 for (int j = 0; j < s.width; j++) to[j] += net.positions[size_t(live[i].position) * s.width + j];
         }
-        for (int l = 0; l < s.layers; l++)
-            for (int first = 0; first < rows; first += GROUP) layer(l, first, std::min(rows, first + GROUP));
+        for (int l = 0; l < s.layers; l++) layer(l);
         for (int i = 0; i < rows; i++) normalise(&x[size_t(i) * width], net.norm, net.norm_bias, &h[size_t(i) * h_row]);
         const int full = net.head.blocks * V;
         net.head.multiply(h.get(), h_row, rows, waiting, [&](int row, int first, int n, const Vec* y) {
