@@ -55,12 +55,12 @@ READ = r"""
 #include <thread>
 #include <vector>
 typedef uint64_t Line __attribute__((vector_size(64)));
-static Line sink[64 * 8];
+Line sink[64 * 8];
 extern "C" void sweep(const char* cache, const int32_t* position, int slots, int heads, long span, long row, int threads,
                       int times) {
     auto work = [=](int thread) {
         Line a{}, b{}, c{}, d{};
-        for (int t = 0; t < times; t++)
+        for (int t = 0; t < times; t++, asm volatile("" ::: "memory"))
             for (int s = thread; s < slots; s += threads)
                 for (int h = 0; h < 2 * heads; h++) {  // keys and values of each head of each layer
                     const char* from = cache + (long(s) * 2 * heads + h) * span * row;
@@ -94,7 +94,7 @@ def trained(name: str, steps: int) -> LanguageModel:
     parts = {"learner": None, "sampler": None, "metrics": (), "policy": replace(), "seed": Seed(0)}
     pool = Pool.of(Lineage(source=StoryGrammar(rows=len(rows)), **parts).draw.shard)  # type: ignore[arg-type]
     data = Data(pool, rows_of=lambda part: rows, statistic_of=lambda shard, statistic: statistic(rows))
-    learner = learner_of(**shape, context=CONTEXT, steps=steps, batch_tokens=4096, learning_rate=2e-3)
+    learner = learner_of(**shape, context=CONTEXT, steps=steps, batch_tokens=1024, learning_rate=2e-3)
     return learner.fit(data, world=world, seed=Seed(0))
 
 
@@ -188,7 +188,7 @@ def best_batch(model: LanguageModel, dtype: str, batches: list[int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="gpt2-9m-4k")
-    parser.add_argument("--steps", type=int, default=150, help="training steps of 4096 tokens")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of 1024 tokens")
     parser.add_argument("--stories", type=int, default=10000, help="by each native engine")
     parser.add_argument("--float32-stories", type=int, default=None, help="by the native engine in float32, if not as many")
     parser.add_argument("--torch-stories", type=int, default=None, help="by each PyTorch engine; a tenth unless given")

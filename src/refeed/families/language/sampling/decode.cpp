@@ -1,6 +1,6 @@
-// The decode loop of GPT-2 and Llama on a processor: matrix products, attention over a cache, and the draw, for many stories at once.
+// The decode loop of GPT-2 and Llama on a processor: products, attention over a cache, and the draw, for many stories at once.
 //
-// Every thread owns some slots. A slot holds one story; when that ends, the slot takes the next one. A step gives each live slot one
+// Every thread owns some slots. A slot holds one story; when that ends, it takes the next one. A step gives each live slot one
 // token. Threads share nothing but the counter of stories, so there is no barrier, and memory is fixed when the session opens.
 //
 // Bits: the numbers of a story come from sums over its own row, in an order that depends on the shape of the network and on the
@@ -14,6 +14,7 @@
 // are float32. float32: all is.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include <memory>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 #ifdef __unix__
 #include <sys/mman.h>
@@ -88,12 +90,10 @@ inline Vec sigmoid(Vec x) {
     return (x < 0.0f ? y : all(1.0f)) / (y + 1.0f);
 }
 
-inline Vec gelu(Vec x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }  // tanh form: (1 + tanh u) / 2 = sigmoid 2u
+// In its tanh form: (1 + tanh u) / 2 = sigmoid 2u.
+inline Vec gelu(Vec x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
 
-inline uint16_t rounded(float x) {  // to the nearest bfloat16, ties to even
-    const uint32_t bits = load<uint32_t>(&x);
-    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
+template <class T> T rounded(T bits) { return bits + 0x7fff + ((bits >> 16) & 1); }  // to bfloat16 in the upper half, ties to even
 
 // Number formats of weights, cache and inputs. PACK inputs stand together in a cell.
 struct Float32 {
@@ -112,13 +112,12 @@ struct BFloat16 {
     using Cell = uint32_t;
     using Lanes = Bits;
     static constexpr int PACK = 2;
-    static Number of(float x) { return rounded(x); }
+    static Number of(float x) { return rounded(load<uint32_t>(&x)) >> 16; }
     static void put(Number* to, Vec x) {
 #ifdef __AVX512BF16__
         store(to, _mm512_cvtneps_pbh((__m512)x));
 #else
-        const Bits bits = (Bits)x;
-        store(to, __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Half));
+        store(to, __builtin_convertvector(rounded((Bits)x) >> 16, Half));
 #endif
     }
     static void insert(Number* to, const Number* x, int count, int second) {  // into the first or second halves of `count` pairs
@@ -177,23 +176,10 @@ void tile(int steps, const typename F::Number* x, long row, const typename F::Nu
 
 template <class F> using Tile = void (*)(int, const typename F::Number*, long, const typename F::Number*, long, long, Soon, Vec*);
 
-template <class F, int M> constexpr void fill(Tile<F> (&row)[BLOCKS]) {
-    row[0] = tile<F, M, 1>;
-    row[1] = tile<F, M, 2>;
-    if constexpr (BLOCKS > 2) row[2] = tile<F, M, 3>, row[3] = tile<F, M, 4>;
+template <class F, int... I> constexpr std::array<Tile<F>, sizeof...(I)> tiles(std::integer_sequence<int, I...>) {
+    return {tile<F, I / BLOCKS + 1, I % BLOCKS + 1>...};
 }
-
-template <class F> struct Tiles {
-    Tile<F> at[ROWS][BLOCKS];
-    constexpr Tiles() : at{} {
-        fill<F, 1>(at[0]);
-        fill<F, 2>(at[1]);
-        fill<F, 3>(at[2]);
-        fill<F, 4>(at[3]);
-        if constexpr (ROWS > 4) fill<F, 5>(at[4]), fill<F, 6>(at[5]);
-    }
-};
-template <class F> constexpr Tiles<F> TILES{};
+template <class F> constexpr auto TILES = tiles<F>(std::make_integer_sequence<int, ROWS * BLOCKS>());  // by rows, then blocks
 
 // Zeros that no other object shares, on huge pages where the system has them; what is never touched costs no memory.
 template <class T> class Buffer {
@@ -262,7 +248,7 @@ template <class F> struct Matrix {  // of a linear layer
                 Soon soon = waiting.take(steps);
                 if (i == 0) soon.ahead = BLOCKS * block;
                 Vec out[ROWS * BLOCKS];
-                TILES<F>.at[m - 1][n - 1](steps, x + i * row, row, weights.get() + j * block, next, block, soon, out);
+                TILES<F>[(m - 1) * BLOCKS + n - 1](steps, x + i * row, row, weights.get() + j * block, next, block, soon, out);
                 for (int r = 0; r < m; r++) {
                     for (int c = 0; c < n; c++) out[r * BLOCKS + c] += load<Vec>(&bias[(j + c) * V]);
                     put(i + r, j, n, out + r * BLOCKS);
@@ -440,7 +426,7 @@ template <class F> struct Network {
     Matrix<F> head;
 
     Network(const Shape& s, const Weights& w) : shape(s), blocks(s.layers) {
-        const auto copy = [](const float* from, size_t count) { return from ? std::vector<float>(from, from + count) : std::vector<float>(); };
+        const auto copy = [](const float* from, size_t n) { return std::vector<float>(from, from ? from + n : from); };
         const int d = s.width, q = s.heads * s.head_size, kv = s.kv_heads * s.head_size, ff = s.feed_forward;
         tokens = copy(w.tokens, size_t(s.vocabulary) * d);
         positions = copy(w.positions, size_t(s.context) * d);
@@ -483,7 +469,8 @@ template <class F> struct Worker {
         : net(net), session(session), s(net.shape), width(padded(s.width, V)), qkv_width(net.blocks[0].qkv.blocks * V),
           h_row(std::max(width, padded(s.heads * s.head_size, V))), inner(padded(s.feed_forward, V)),
           span(padded(session.settings.limit, V) + V),  // one more: strides that are powers of two would share cache sets
-          key_size(padded(s.head_size, F::PACK)), value_size(padded(s.head_size, V)), per_head(size_t(span) * (key_size + value_size)),
+          key_size(padded(s.head_size, F::PACK)), value_size(padded(s.head_size, V)),
+          per_head(size_t(span) * (key_size + value_size)),
           x(size_t(slots) * width), qkv(size_t(slots) * qkv_width), logits(size_t(slots) * net.head.blocks * V),
           scores(size_t(ROWS) * span), h(size_t(slots) * h_row), wide(size_t(slots) * inner),
           weights(size_t(ROWS) * (span + V) + size_t(ROWS) * padded(s.head_size, V)),
@@ -540,6 +527,15 @@ template <class F> struct Worker {
         if (s.head_size % F::PACK) to[s.head_size] = 0;
     }
 
+    // Puts the key and the value of position t where they belong.
+    void remember(const float* key, const float* value, int t, Number* number, Number* keys, Number* values) const {
+        rounded_to(number, key, 1);
+        Number* column = keys + size_t(t / V) * key_size * V + t % V * F::PACK;
+        for (int i = 0; i < key_size; i += F::PACK) store(column + i * V, load<typename F::Cell>(number + i));
+        rounded_to(number, value, 1);
+        F::insert(values + size_t(t / F::PACK) * value_size * F::PACK, number, value_size, t % F::PACK);
+    }
+
     // Attention of one story at one layer: its query over the keys and values of positions 0 to its own.
     void attend(const Slot& slot, const Slot& following, int layer, float* row, Number* to) {
         const int d = s.head_size, t = slot.position, count = t + 1, group = s.heads / s.kv_heads;
@@ -556,18 +552,14 @@ template <class F> struct Worker {
         for (int g = 0; g < s.kv_heads; g++, base += per_head) {
             const long ahead = g + 1 < s.kv_heads ? long(per_head) : cache_of(following, layer) - base;
             Number *keys = base, *values = base + size_t(span) * key_size;
-            rounded_to(query, k + g * d, 1);
-            Number* column = keys + size_t(t / V) * key_size * V + t % V * F::PACK;
-            for (int i = 0; i < key_size; i += F::PACK) store(column + i * V, load<typename F::Cell>(query + i));
-            rounded_to(query, v + g * d, 1);
-            F::insert(values + size_t(t / F::PACK) * value_size * F::PACK, query, value_size, t % F::PACK);
+            remember(k + g * d, v + g * d, t, query, keys, values);
             for (int first = 0; first < group; first += ROWS) {
                 const int heads = std::min(ROWS, group - first), query_size = value_size, blocks = (count + V - 1) / V;
                 for (int m = 0; m < heads; m++) rounded_to(query + m * query_size, q + (g * group + first + m) * d, scale);
                 for (int b = 0; b < blocks; b += BLOCKS) {
                     const int n = std::min(BLOCKS, blocks - b);
-                    TILES<F>.at[heads - 1][n - 1](key_size / F::PACK, query, query_size, keys + size_t(b) * key_size * V, V * F::PACK,
-                                                  long(key_size) * V, {ahead}, out);
+                    TILES<F>[(heads - 1) * BLOCKS + n - 1](key_size / F::PACK, query, query_size, keys + size_t(b) * key_size * V,
+                                                           V * F::PACK, long(key_size) * V, {ahead}, out);
                     for (int m = 0; m < heads; m++)
                         for (int c = 0; c < n; c++) store(&scores[m * span + (b + c) * V], out[m * BLOCKS + c]);
                 }
@@ -575,8 +567,8 @@ template <class F> struct Worker {
                 for (int m = 0; m < heads; m++) total[m] = soften(&scores[m * span], count, p + m * span_of_weights);
                 for (int b = 0; b < value_size / V; b += BLOCKS) {
                     const int n = std::min(BLOCKS, value_size / V - b);
-                    TILES<F>.at[heads - 1][n - 1]((count + F::PACK - 1) / F::PACK, p, span_of_weights, values + b * V * F::PACK,
-                                                  value_size * F::PACK, V * F::PACK, {ahead}, out);
+                    TILES<F>[(heads - 1) * BLOCKS + n - 1]((count + F::PACK - 1) / F::PACK, p, span_of_weights,
+                                                           values + b * V * F::PACK, value_size * F::PACK, V * F::PACK, {ahead}, out);
                     for (int m = 0; m < heads; m++) {
                         Number* head = to + (g * group + first + m) * d;
                         for (int c = 0; c < n; c++) {
@@ -604,10 +596,7 @@ template <class F> struct Worker {
         const float top = largest(most);
         for (int i = 0; i < full; i += V) {
             Vec e = exponential(load<Vec>(score + i) - top);
-            if (F::PACK == 2) {
-                const Bits bits = (Bits)e;
-                e = (Vec)((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u);
-            }
+            if (F::PACK == 2) e = (Vec)(rounded((Bits)e) & 0xffff0000u);
             F::put(to + i, e);
             total += e;
         }
@@ -726,7 +715,8 @@ template <class F> struct Running : Session {
 
     int64_t cache_bytes() const override {
         int64_t total = 0;
-        for (const auto& w : workers) total += w->written.size() / settings.limit * shape.layers * shape.kv_heads * w->per_head * sizeof(typename F::Number);
+        for (const auto& w : workers)
+            total += w->written.size() / settings.limit * shape.layers * shape.kv_heads * w->per_head * sizeof(typename F::Number);
         return total;
     }
 };
