@@ -3,14 +3,20 @@
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from refeed.core import checkpoints
+from refeed.core.errors import Stopped
+from refeed.families.regression.learner import LeastSquares
 from refeed.studies import run
 from refeed.studies.tasks import plan
 from refeed.workspace import Workspace
+from refeed.workspace.garbage import find
 from toy import Slow, kept_study
 
 
@@ -129,3 +135,58 @@ def test_a_workspace_may_be_moved(tmp_path):
     (tmp_path / "w").rename(tmp_path / "elsewhere")
     assert not plan(study, Workspace(tmp_path / "elsewhere")).pending
     assert run(study, workspace=tmp_path / "elsewhere").scores.equals(first.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Least squares that counts to ten, keeps how far it came, and falls over at `falls`; a count says where it began."""
+
+    falls: int = 0
+    outcome: str = ""
+    provides: ClassVar[frozenset[str]] = LeastSquares.provides
+
+    def identity(self):
+        return {}
+
+    def fit(self, data, *, world, seed, start=None):
+        kept = checkpoints.Checkpoints()
+        first = int(path.read_text()) if (path := kept.newest()) else 0
+        for number in range(first + 1, 11):
+            if number == self.falls and self.outcome:
+                raise Stopped(self.outcome, "on purpose")
+            if number == self.falls:
+                raise KeyboardInterrupt
+            if kept.due:
+                kept.keep(number, lambda path, number=number: path.write_text(str(number)))
+        BEGAN.append(first)
+        return LeastSquares().fit(data, world=world, seed=seed)
+
+    def load(self, folder):
+        return LeastSquares().load(folder)
+
+
+BEGAN = []
+
+
+def test_an_interrupted_step_goes_on_from_what_it_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    BEGAN.clear()
+    one = {"seeds": (0,), "generations": 1, "names": ("replace",)}
+    with pytest.raises(KeyboardInterrupt):
+        run(kept_study(learner=Counting(falls=8), **one), workspace=tmp_path / "w")
+    (folder,) = (tmp_path / "w/partial").iterdir()
+    assert [path.read_text() for path in folder.iterdir()] == ["7"]
+    store = Workspace(tmp_path / "w")
+    assert [item.kind for item in find(store).free] == []  # still wanted
+    run(kept_study(learner=Counting(), **one), workspace=store)
+    assert BEGAN == [7]
+    assert not list((tmp_path / "w/partial").iterdir())
+
+
+def test_a_stopped_step_leaves_no_state_and_gc_frees_what_nobody_wants(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    one = {"seeds": (0,), "generations": 1, "names": ("replace",)}
+    run(kept_study(learner=Counting(falls=8, outcome="diverged"), **one), workspace=tmp_path / "w")
+    assert not list((tmp_path / "w/partial").iterdir())
+    (tmp_path / "w/partial/0123").mkdir()
+    assert "interrupted" in [item.kind for item in find(Workspace(tmp_path / "w"), unrecorded=True).free]

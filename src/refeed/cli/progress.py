@@ -67,6 +67,7 @@ class Display:
                 self._bars[key] = self._progress.add_task(self._name(event), total=event.total, rate="")
             task = self._progress.tasks[self._progress.task_ids.index(self._bars[key])]
             rate = f"{event.done / task.elapsed:,.0f} {event.unit}/s" if task.elapsed else event.unit
+            rate = f"{rate}, {event.note}" if event.note else rate
             self._progress.update(self._bars[key], completed=int(event.done), total=int(event.total), rate=rate)
 
     def _name(self, event: Event) -> str:

@@ -30,10 +30,10 @@ REGISTER = b"register".hex().ljust(32, "0")
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """Something that can be freed: a step, a leftover or a damaged artefact."""
+    """Something that can be freed: a step, the state of an interrupted one, a leftover or a damaged artefact."""
 
     path: Path
-    kind: str  # draw, fit, sample, ...; "leftover" or "damaged"
+    kind: str  # draw, fit, sample, ...; "interrupted", "leftover" or "damaged"
     bytes: int
 
 
@@ -82,6 +82,8 @@ def find(store: Workspace, *, unrecorded: bool = False) -> Findings:
         (kept if folder.name in needed else free).append(Item(path=folder, kind=_kind(folder), bytes=_size(folder)))
     present = {item.path.name for item in kept}
     leftovers = [path for path in (store.path / "tmp").iterdir() if is_leftover(path)]
+    states = [path for path in sorted((store.path / "partial").iterdir()) if path.name in present or path.name not in needed]
+    free += [Item(path=path, kind="interrupted", bytes=_size(path)) for path in states]
     free += [Item(path=path, kind="leftover", bytes=_size(path)) for path in leftovers]
     free += [Item(path=path, kind="damaged", bytes=_size(path)) for path in sorted((store.path / "damaged").iterdir())]
     return Findings(

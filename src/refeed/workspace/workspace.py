@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from refeed.core.checkpoints import kept_in
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
 from refeed.core.steps import POSITION, Alter, Draw, Measure, Reduce, Sample, Step
@@ -27,7 +28,7 @@ from refeed.workspace.shards import shard_file
 
 FORMAT = 1
 MAX_RECORD_FILES = 64
-FOLDERS = ("steps", "records", "studies", "needs", "damaged", "tmp")
+FOLDERS = ("steps", "records", "studies", "needs", "partial", "damaged", "tmp")
 
 
 class DamagedWarning(UserWarning):
@@ -42,6 +43,7 @@ class Workspace:
         records/<sha256>.parquet    numbers and outcomes, many to a file
         studies/<name>/             results and reports of studies
         needs/<digest>.json         which steps a study needs, so that the others can be freed
+        partial/<digest>/           the state of a long step that runs or was interrupted, to go on from
         damaged/                    what failed its checksum, for inspection
         tmp/                        being written; never read
         lock                        one byte a step
@@ -167,20 +169,23 @@ class Workspace:
             return None
 
     def _make(self, step: Step) -> Any:
-        started = time.perf_counter()
+        started, partial = time.perf_counter(), self.path / "partial" / step.digest
         try:
-            value = step.run(self.realise)
+            with kept_in(partial):
+                value = step.run(self.realise)
         except Stopped as stopped:
             if not stopped.recorded:  # else a step that this one stands on is to blame
                 seconds, stopped.recorded = time.perf_counter() - started, True
                 outcome, sentence = stopped.outcome, stopped.sentence
                 self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, outcome=outcome, sentence=sentence)])
+                shutil.rmtree(partial, ignore_errors=True)
             raise
         seconds = time.perf_counter() - started
         if isinstance(step, Measure):
             self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, values=value)])
         else:
             self._store(step, value, seconds)
+        shutil.rmtree(partial, ignore_errors=True)
         return value
 
     def _store(self, step: Step, value: Any, seconds: float) -> None:

@@ -1,13 +1,15 @@
-"""Packing loses, cuts and mixes nothing."""
+"""Laying stories end to end loses, cuts and mixes nothing."""
 
 from __future__ import annotations
+
+from itertools import chain
 
 import numpy as np
 import pytest
 
 from refeed.core.rows import Ragged
 from refeed.core.seeds import Seed
-from refeed.families.language.layout import Packed, batches_by_length, pack, padded
+from refeed.families.language.layout import WASTE, TrainingText, batches_by_length, by_length, padded
 from refeed.families.language.model import windows
 
 END = 0
@@ -18,55 +20,104 @@ def stories(lengths, seed=0):
     return Ragged.of([[*rng.integers(1, 50, n - 1), END] for n in lengths], np.uint16)
 
 
+def batches(text, num_steps, *, batch_tokens=100, batch_stories=None, max_cells=1000, seed=0, first=0):
+    for pieces in text.steps(num_steps, batch_tokens=batch_tokens, batch_stories=batch_stories, seed=Seed(seed), first=first):
+        yield from text.batches(pieces, max_cells=max_cells)
+
+
+def seen(batches):
+    """Each story of the batches as (input, target) pairs."""
+    for batch in batches:
+        for first, number, length in batch.groups:
+            for cell in range(first, first + number * length, length):
+                real = batch.weights[cell : cell + length] > 0
+                size = int(real.sum())
+                assert real[:size].all()
+                inputs, targets = batch.inputs[cell : cell + size], batch.targets[cell : cell + size]
+                yield list(zip(inputs.tolist(), targets.tolist(), strict=True))
+
+
 @pytest.mark.parametrize("context", [5, 16, 64])
 def test_an_epoch_holds_every_token_once_with_what_came_before_it(context):
     rows = stories(np.random.default_rng(1).integers(1, 40, 60))
-    packed = Packed(rows, np.ones(60), context=context, end=END)
-    seen = []
-    for batch, _, _ in packed.batches(1, None, 100, Seed(0)):
-        real = batch.targets >= 0
-        assert batch.num_tokens == real.sum()
-        assert (batch.weights[~real] == 0).all()
-        assert (batch.weights[real] == 1).all()
-        seen += list(zip(batch.inputs[real].tolist(), batch.targets[real].tolist(), strict=True))
+    text = TrainingText([(rows.take(np.arange(25)), 1.0), (rows.take(np.arange(25, 60)), 1.0)], context=context, end=END)
+    steps = text.steps_per_epoch(batch_tokens=100, batch_stories=None)
+    assert steps == round(len(rows.values) / 100)
+    found = list(seen(batches(text, steps)))
+    assert max(map(len, found)) <= context
     expected = [pair for row in rows for pair in zip([END, *row[:-1].tolist()], row.tolist(), strict=True)]
-    assert sorted(seen) == sorted(expected)
+    assert sorted(pair for piece in found for pair in piece) == sorted(expected)
 
 
-def test_attention_stays_in_the_story_and_positions_start_anew():
-    packed = Packed(stories([7, 5, 9, 3, 8]), np.ones(5), context=12, end=END)
-    for batch, _, _ in packed.batches(1, None, 48, Seed(0)):
-        mask = batch.mask()[:, 0]
-        assert not np.triu(mask, 1).any()
-        for row, story, position in zip(mask, batch.story, batch.positions, strict=True):
-            real = story > 0
-            assert (row.sum(axis=1)[real] == position[real] + 1).all()
+def test_steps_hold_as_many_tokens_as_asked_for():
+    rows = stories(np.random.default_rng(2).integers(20, 60, 400))
+    text = TrainingText([(rows, 1.0)], context=64, end=END)
+    steps = text.steps_per_epoch(batch_tokens=500, batch_stories=None)
+    sizes = [batch.num_tokens for batch in batches(text, steps, batch_tokens=500)]
+    assert len(sizes) == steps
+    assert abs(np.array(sizes) - 500).max() <= 60
 
 
-def test_each_epoch_has_its_own_order_and_steps_can_be_fixed():
-    packed = Packed(stories([9] * 40), np.ones(40), context=10, end=END)
-    two = [batch for batch, _, _ in packed.batches(2, None, 60, Seed(0))]
-    half = len(two) // 2
-    assert not np.array_equal(two[0].targets, two[half].targets)
-    fixed = list(packed.batches(None, 33, 60, Seed(0)))
-    assert [step for _, step, _ in fixed] == list(range(33))
-    assert {num for _, _, num in fixed} == {33}
-    assert np.array_equal(fixed[0][0].targets, two[0].targets)
+@pytest.mark.parametrize("lengths", [[50, 1, 1, 1, 1], [1, 1, 1, 50], [30] * 3, [1]])
+def test_no_step_is_empty_however_few_tokens_are_asked_for(lengths):
+    text = TrainingText([(stories(lengths), 1.0)], context=64, end=END)
+    steps = text.steps_per_epoch(batch_tokens=3, batch_stories=None)
+    assert steps <= len(lengths)
+    assert sum(map(len, seen(batches(text, steps, batch_tokens=3)))) == sum(lengths)
+    assert len(list(text.steps(steps, batch_tokens=3, batch_stories=None, seed=Seed(0)))) == steps
+
+
+def test_a_step_can_be_so_many_stories():
+    rows = stories(np.random.default_rng(2).integers(2, 60, 70))
+    text = TrainingText([(rows, 1.0)], context=64, end=END)
+    assert text.steps_per_epoch(batch_tokens=1, batch_stories=32) == 3
+    assert [len(pieces) for pieces in text.steps(3, batch_tokens=1, batch_stories=32, seed=Seed(0))] == [32, 32, 6]
+
+
+def test_each_epoch_has_its_own_order_and_any_step_can_be_gone_on_from():
+    text = TrainingText([(stories([9] * 40), 1.0)], context=10, end=END)
+    assert text.steps_per_epoch(batch_tokens=60, batch_stories=None) == 6
+    all_steps = [pieces.tolist() for pieces in text.steps(15, batch_tokens=60, batch_stories=None, seed=Seed(0))]
+    assert len(all_steps) == 15
+    assert sorted(chain(*all_steps[:6])) == sorted(chain(*all_steps[6:12])) == list(range(40))
+    assert all_steps[0] != all_steps[6]
+    for first in (1, 6, 8, 14):
+        later = text.steps(15, batch_tokens=60, batch_stories=None, seed=Seed(0), first=first)
+        assert [pieces.tolist() for pieces in later] == all_steps[first:]
+
+
+def test_a_large_step_is_done_in_parts():
+    text = TrainingText([(stories([9] * 40), 1.0)], context=10, end=END)
+    (pieces,) = text.steps(1, batch_tokens=360, batch_stories=None, seed=Seed(0))
+    parts = text.batches(pieces, max_cells=100)
+    assert len(parts) == 4
+    assert sum(part.num_tokens for part in parts) == 360
+    assert max(len(part.inputs) for part in parts) <= 100 + 10
 
 
 def test_weights_have_mean_one_over_tokens():
-    packed = Packed(stories([10, 20]), np.array([3.0, 1.0]), context=32, end=END)
-    (batch, _, _) = next(packed.batches(1, None, 64, Seed(0)))
+    text = TrainingText([(stories([10]), 3.0), (stories([20]), 1.0)], context=32, end=END)
+    (batch,) = batches(text, 1)
     assert batch.weights.sum() == pytest.approx(30)
     assert np.unique(batch.weights[batch.weights > 0]) == pytest.approx([0.6, 1.8])
 
 
-def test_first_fit_wastes_little():
-    lengths = np.random.default_rng(2).integers(20, 80, 2000).tolist()
-    to_block, at, num_blocks = pack(lengths, block=160)
-    assert sum(lengths) > 0.93 * 160 * num_blocks
-    assert (at + lengths <= 160).all()
-    assert set(to_block) == set(range(num_blocks))
+def test_stories_are_not_copied_before_they_are_used():
+    rows = stories([20] * 50)
+    text = TrainingText([(rows, 1.0)], context=32, end=END)
+    assert text._parts[0].values is rows.values
+
+
+def test_groups_waste_little():
+    lengths = -np.sort(-np.random.default_rng(2).integers(20, 400, 60))
+    groups = by_length(lengths)
+    assert sum(number for _, number, _ in groups) == 60
+    at = 0
+    for first, number, length in groups:
+        assert first == sum(n * t for f, n, t in groups if f < first)
+        assert length == lengths[at]
+        assert 0 <= number * length - lengths[at : at + number].sum() <= WASTE
+        at += number
 
 
 def test_batches_by_length_hold_everything_once():

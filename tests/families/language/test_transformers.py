@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from refeed.core import progress
 from refeed.core.errors import Stopped, StudyError
 from refeed.core.rows import Ragged
 from refeed.core.seeds import Seed
-from refeed.families.language.learner import GPT2, Llama, schedule
+from refeed.families.language.learner import GPT2, Llama
 from refeed.families.language.source import stories_of
+from refeed.families.language.training import schedule
 
 
 @pytest.fixture
@@ -58,25 +60,6 @@ def test_log_prob_is_the_loss_that_transformers_computes(model, world):
             expected.append(-model.net(input_ids=ids[:, : model.context + 1], labels=ids).loss.item() * len(story))
     assert model.log_prob(stories) == pytest.approx(expected, rel=1e-5)
     assert model.log_prob(stories, batch_tokens=100) == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_loss_in_training_is_the_loss_in_scoring(model, world, data):
-    """Packed, masked and with positions restarted, a story has the probability it has alone."""
-    from refeed.families.language.layout import Packed
-
-    stories = stories_of(world.test)
-    total = 0.0
-    for batch, _, _ in Packed(stories, np.ones(len(stories)), context=80, end=world.tokenizer.end).batches(1, None, 800, Seed(0)):
-        with torch.no_grad():
-            logits = model.net(
-                input_ids=torch.from_numpy(batch.inputs),
-                position_ids=torch.from_numpy(batch.positions),
-                attention_mask=torch.from_numpy(batch.mask()),
-            ).logits
-        total += torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten(), reduction="sum", ignore_index=-100
-        ).item()
-    assert total == pytest.approx(-model.log_prob(stories).sum(), rel=1e-5)
 
 
 def test_a_story_longer_than_the_context_is_read_in_windows(model, world):
@@ -140,11 +123,14 @@ def test_progress_is_told_to_whoever_listens(quick, data, world):
     with progress.listen(lambda *told: heard.append(told)):
         Llama(**quick).fit(data, world=world, seed=Seed(0))
     Llama(**quick).fit(data, world=world, seed=Seed(0))
-    assert heard == [(step, 6, "steps") for step in range(1, 7)]
+    assert [told[:3] for told in heard] == [(step, 6, "steps") for step in range(1, 7)]
+    assert all(re.fullmatch(r"loss \d\.\d{3}, [\d,]+ tokens/s, \d+% MFU", told[3]) for told in heard)
 
 
-def test_the_learning_rate_rises_and_falls():
-    rates = [schedule(step, 100, warm_up=0.1) for step in range(100)]
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_the_learning_rate_rises_and_falls(shape):
+    rates = [schedule(step, 100, warm_up=0.1, shape=shape) for step in range(100)]
+    assert rates[55] == pytest.approx(0.5)
     assert max(rates) == rates[9] == 1.0
     assert rates[0] == 0.1
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
@@ -166,6 +152,10 @@ def test_the_learning_rate_rises_and_falls():
         {"weight_decay": -0.1},
         {"batch_tokens": 0},
         {"initial_deviation": 0.0},
+        {"batch_stories": 0},
+        {"micro_tokens": 0},
+        {"schedule": "step"},
+        {"precision": "float16"},
     ],
 )
 @pytest.mark.parametrize("kind", [GPT2, Llama])

@@ -1,24 +1,16 @@
-"""Stories laid out as matrices: padded by length for scoring, or packed end to end into blocks for training."""
+"""Stories laid out as matrices: padded by length for scoring, or end to end, in groups of nearly equal length, for training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Any
 
 import numpy as np
 
 from refeed.core.rows import Ragged
 from refeed.core.seeds import Seed
 
-
-def predecessors(stories: Ragged, end: int) -> np.ndarray:
-    """The token before each token, `end` before the first of a story: what a network is given to predict it. int64."""
-    shifted = np.empty(len(stories.values), dtype=np.int64)
-    shifted[1:] = stories.values[:-1]
-    shifted[stories.offsets[:-1][stories.lengths > 0]] = end
-    return shifted
+WASTE = 48  # cells of padding that cost about as much as one more group
 
 
 def padded(stories: Ragged, *, fill: int) -> np.ndarray:
@@ -40,116 +32,103 @@ def batches_by_length(lengths: np.ndarray, *, max_tokens: int) -> list[np.ndarra
     return [*batches, order[first:]] if len(order) else []
 
 
-def pack(lengths: Sequence[int], *, block: int, num_open: int = 32) -> tuple[np.ndarray, np.ndarray, int]:
-    """First fit: which block each story goes to and where in it, without cutting any; and how many blocks there are.
-
-    Only the last `num_open` blocks are tried, so that stories stay near their place in the order given.
-    """
-    to_block, at = np.empty(len(lengths), dtype=np.int64), np.empty(len(lengths), dtype=np.int64)
-    opened: list[list[int]] = []  # [block, cells used]
-    num_blocks = 0
-    for story, length in enumerate(lengths):
-        for entry in opened:
-            if entry[1] + length <= block:
-                break
-        else:
-            entry = [num_blocks, 0]
-            num_blocks += 1
-            opened.append(entry)
-            if len(opened) > num_open:
-                opened.pop(max(range(num_open), key=lambda index: opened[index][1]))
-        to_block[story], at[story] = entry
-        entry[1] += length
-    return to_block, at, num_blocks
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Blocks of packed stories, one a row; cells beyond a block's stories have target -100 and weight 0."""
+    """Stories end to end, in groups: (first cell, stories, cells of each). Cells after a story's end have weight 0."""
 
-    inputs: np.ndarray  # (B, T) int64
-    targets: np.ndarray  # (B, T) int64
-    positions: np.ndarray  # (B, T) int64, from 0 in each story
-    story: np.ndarray  # (B, T) int64: which story of the block, from 1; 0 beyond them
-    weights: np.ndarray  # (B, T) float32
+    inputs: np.ndarray  # (N,) int64
+    targets: np.ndarray  # (N,) int64
+    weights: np.ndarray  # (N,) float32
+    groups: tuple[tuple[int, int, int], ...]
     num_tokens: int
 
-    def mask(self) -> np.ndarray:
-        """Which cell may attend to which: those before it in its own story, and itself. (B, 1, T, T) bool."""
-        width = self.story.shape[1]
-        return (self.story[:, None, :, None] == self.story[:, None, None, :]) & np.tri(width, dtype=bool)
+
+class TrainingText:
+    """A training set of stories as a stream of steps, each some stories; the stories themselves stay where they are.
+
+    `parts`: stories and the weight of each. A story longer than `context` is cut into pieces. It takes about 30 bytes a story.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Ragged, float]], *, context: int, end: int) -> None:
+        self._end, self._parts = end, [stories for stories, _ in parts]
+        starts, lengths, weights, cut = [], [], [], []
+        for stories, part_weight in parts:
+            num_pieces = -(-stories.lengths // context)
+            story = np.repeat(np.arange(len(stories)), num_pieces)
+            number = np.arange(len(story)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
+            starts.append(stories.offsets[story] + number * context)
+            lengths.append(np.minimum(stories.lengths[story] - number * context, context).astype(np.int32))
+            weights.append(np.full(len(story), part_weight, dtype=np.float32))
+            cut.append(number > 0)
+        self._first = np.cumsum([0, *map(len, starts)])  # piece number at which each part begins
+        self._starts, self._lengths = np.concatenate(starts), np.concatenate(lengths)
+        self._cut = np.concatenate(cut)  # whether a piece goes on from the one before
+        self.num_tokens = int(self._lengths.sum(dtype=np.int64))
+        weight = np.concatenate(weights)
+        self._weights = weight * np.float32(self.num_tokens / (weight.astype(np.float64) @ self._lengths))  # mean 1 over tokens
+
+    def steps_per_epoch(self, *, batch_tokens: int, batch_stories: int | None) -> int:
+        if batch_stories is not None:
+            return -(-len(self._starts) // batch_stories)
+        return min(len(self._starts), max(1, round(self.num_tokens / batch_tokens)))
+
+    def steps(
+        self, num_steps: int, *, batch_tokens: int, batch_stories: int | None, seed: Seed, first: int = 0
+    ) -> Iterator[np.ndarray]:
+        """The pieces of steps `first`, `first` + 1, ... below `num_steps`. Every epoch has its own order, every piece once.
+
+        A step is `batch_stories` pieces, or as near `batch_tokens` tokens as whole pieces come, all steps of an epoch alike.
+        """
+        per_epoch = self.steps_per_epoch(batch_tokens=batch_tokens, batch_stories=batch_stories)
+        for epoch in range(first // per_epoch, -(-num_steps // per_epoch)):
+            order = (seed / epoch).generator().permutation(len(self._starts))
+            if batch_stories is not None:
+                bounds = np.minimum(np.arange(per_epoch + 1) * batch_stories, len(order))
+            else:
+                bounds = self._bounds(order, per_epoch)
+            for step in range(max(first - epoch * per_epoch, 0), min(per_epoch, num_steps - epoch * per_epoch)):
+                yield order[bounds[step] : bounds[step + 1]]
+
+    def _bounds(self, order: np.ndarray, num_steps: int) -> np.ndarray:
+        """Where each step begins: a piece belongs to the step that its middle token falls into; no step is empty."""
+        lengths = self._lengths[order]
+        middle = np.cumsum(lengths, dtype=np.int64) - lengths // 2
+        bounds = np.searchsorted(middle, np.arange(num_steps + 1) * (self.num_tokens / num_steps), side="right")
+        bounds[0], bounds[-1] = 0, len(order)
+        number = np.arange(num_steps + 1)
+        return np.minimum(np.maximum.accumulate(bounds - number), len(order) - num_steps) + number
+
+    def batches(self, pieces: np.ndarray, *, max_cells: int) -> list[Batch]:
+        """The pieces of a step, the longest first, in batches of about `max_cells` tokens: at most a piece more."""
+        pieces = pieces[np.argsort(-self._lengths[pieces], kind="stable")]
+        before = np.cumsum(self._lengths[pieces], dtype=np.int64) - self._lengths[pieces]
+        parts = np.split(pieces, np.flatnonzero(np.diff(before // max_cells)) + 1)
+        return [self._batch(part) for part in parts]
+
+    def _batch(self, pieces: np.ndarray) -> Batch:
+        groups = by_length(self._lengths[pieces])
+        num_cells = groups[-1][0] + groups[-1][1] * groups[-1][2]
+        inputs, targets = np.full(num_cells, self._end), np.full(num_cells, self._end)
+        weights = np.zeros(num_cells, dtype=np.float32)
+        cells = np.concatenate([first + np.arange(number) * length for first, number, length in groups])
+        for piece, cell, part in zip(pieces, cells, np.searchsorted(self._first, pieces, side="right") - 1, strict=True):
+            start, length = self._starts[piece], self._lengths[piece]
+            tokens = self._parts[part].values[start : start + length]
+            targets[cell : cell + length] = tokens
+            inputs[cell + 1 : cell + length] = tokens[:-1]
+            weights[cell : cell + length] = self._weights[piece]
+            if self._cut[piece]:
+                inputs[cell] = self._parts[part].values[start - 1]
+        return Batch(inputs, targets, weights, groups, int(self._lengths[pieces].sum()))
 
 
-class Packed:
-    """A training set of stories as an endless or finite stream of packed batches."""
-
-    def __init__(self, stories: Ragged, weights: np.ndarray, *, context: int, end: int) -> None:
-        self._stories, self._block = stories, context
-        self._inputs = predecessors(stories, end)
-        num_pieces = -(-stories.lengths // context)  # a story longer than the context is cut
-        of_story = np.repeat(np.arange(len(stories)), num_pieces)
-        number = np.arange(len(of_story)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
-        self._starts = stories.offsets[of_story] + number * context
-        self._lengths = np.minimum(stories.lengths[of_story] - number * context, context)
-        tokens = self._lengths.sum()
-        self._weights = weights[of_story] * (tokens / (weights[of_story] * self._lengths).sum())  # mean 1 over tokens
-
-    def batches(self, epochs: int | None, steps: int | None, batch_tokens: int, seed: Seed) -> Iterator[tuple[Batch, int, int]]:
-        """(batch, step, number of steps): whole epochs, or as many steps of them as asked for."""
-        per_step = max(1, batch_tokens // self._block)
-        plans = [self._plan(seed / epoch) for epoch in range(epochs)] if epochs is not None else []
-        num_steps = steps if steps is not None else sum(-(-plan.num_blocks // per_step) for plan in plans)
-        step = 0
-        for epoch in count():
-            plan = plans[epoch] if epochs is not None else self._plan(seed / epoch)
-            for first in range(0, plan.num_blocks, per_step):
-                if step == num_steps:
-                    return
-                yield self._batch(plan, first, min(first + per_step, plan.num_blocks)), step, num_steps
-                step += 1
-            if step == num_steps:
-                return
-
-    def num_steps(self, epochs: int, batch_tokens: int, seed: Seed) -> int:
-        """How many steps so many epochs take."""
-        per_step = max(1, batch_tokens // self._block)
-        return sum(-(-self._plan(seed / epoch).num_blocks // per_step) for epoch in range(epochs))
-
-    def _plan(self, seed: Seed) -> _Plan:
-        order = seed.generator().permutation(len(self._lengths))
-        to_block, at, num_blocks = pack(self._lengths[order].tolist(), block=self._block)
-        by_block = np.argsort(to_block, kind="stable")
-        return _Plan(order[by_block], to_block[by_block], at[by_block], num_blocks)
-
-    def _batch(self, plan: _Plan, first: int, last: int) -> Batch:
-        low, high = np.searchsorted(plan.block, [first, last])
-        piece, row, at = plan.piece[low:high], plan.block[low:high] - first, plan.at[low:high]
-        lengths = self._lengths[piece]
-        shape = (last - first, int((at + lengths).max()))
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        cell = np.repeat(row * shape[1] + at, lengths) + within
-        source = np.repeat(self._starts[piece], lengths) + within
-
-        def filled(values: np.ndarray, empty: int, dtype: Any) -> np.ndarray:
-            flat: np.ndarray = np.full(shape[0] * shape[1], empty, dtype=dtype)
-            flat[cell] = values
-            return flat.reshape(shape)
-
-        return Batch(
-            inputs=filled(self._inputs[source], 0, np.int64),
-            targets=filled(self._stories.values[source], -100, np.int64),
-            positions=filled(within, 0, np.int64),
-            story=filled(np.repeat(1 + np.arange(len(piece)), lengths), 0, np.int64),
-            weights=filled(np.repeat(self._weights[piece], lengths), 0, np.float32),
-            num_tokens=int(lengths.sum()),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """Where one epoch puts each piece: sorted by block."""
-
-    piece: np.ndarray
-    block: np.ndarray
-    at: np.ndarray
-    num_blocks: int
+def by_length(lengths: np.ndarray) -> tuple[tuple[int, int, int], ...]:
+    """Groups (first cell, stories, cells of each) of falling `lengths`: a new one where padding would pass `WASTE` cells."""
+    groups, first, number, waste = [], 0, 0, 0
+    longest = int(lengths[0])
+    for length in lengths.tolist():
+        if waste + longest - length > WASTE:
+            groups.append((first, number, longest))
+            first, number, waste, longest = first + number * longest, 0, 0, length
+        number, waste = number + 1, waste + longest - length
+    return (*groups, (first, number, longest))

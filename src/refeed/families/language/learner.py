@@ -1,23 +1,18 @@
-"""Learners: small transformers trained from scratch on stories, by AdamW with warm-up and cosine decay."""
+"""Learners: small transformers trained from scratch on stories, by AdamW."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-
-from refeed.core import progress
-from refeed.core.errors import Stopped, StudyError
+from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
-from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.language import nets
-from refeed.families.language.layout import Batch, Packed
+from refeed.families.language.layout import TrainingText
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.source import LanguageWorld, stories_of
 
@@ -30,12 +25,13 @@ class Transformer(ABC):
     `initial_deviation`: standard deviation of the initial weights, 1 / sqrt(width) unless given. (transformers' own 0.02, made for
     widths near 1000, leaves a narrow network's attention flat: it then takes several times the steps to learn to copy a word.)
     `epochs`: passes over the training set, whatever its size, so that n times the rows take n times the steps; or, if `steps` is
-    set, that many steps. `batch_tokens`: tokens a step. `warm_up`: fraction of the steps in which the learning rate rises to
-    `learning_rate`; it falls to zero along a cosine. `weight_decay` (AdamW) acts on matrices. `clip`: largest gradient norm.
+    set, that many steps. A step is about `batch_tokens` tokens of whole stories, or exactly `batch_stories` stories; beyond
+    `micro_tokens` its gradient is summed over several parts. `warm_up`: fraction of the steps in which the learning rate rises to
+    `learning_rate`; it falls to zero along a cosine or (`schedule = "linear"`) a line. `weight_decay` (AdamW) acts on matrices.
+    `clip`: largest gradient norm. `precision`: of the products; weights, norms, residuals, sums and the optimiser stay float32.
 
-    Stories are shuffled each epoch and packed whole into blocks of `context` tokens; attention does not cross from one story to
-    the next and positions start anew, so a story is seen in training as it is in sampling and scoring. One longer than the context
-    is cut into pieces of it.
+    Stories are shuffled each epoch and laid end to end; attention does not cross from one story to the next and positions start
+    anew, so a story is seen in training as it is in sampling and scoring. One longer than the context is cut into pieces of it.
     """
 
     width: int = 64
@@ -47,19 +43,23 @@ class Transformer(ABC):
     epochs: int = 1
     steps: int | None = None
     batch_tokens: int = 1024
+    batch_stories: int | None = None
+    micro_tokens: int = 16384
     learning_rate: float = 5e-3
     warm_up: float = 0.1
+    schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: float = 0.1
     clip: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "steps"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "epochs", "batch_tokens"):
+        for name in ("width", "layers", "heads", "epochs", "batch_tokens", "micro_tokens"):
             _positive(name, getattr(self, name))
         for name in ("learning_rate", "clip"):
             _positive(name, getattr(self, name), least="more than 0")
-        for name in ("feed_forward", "steps"):
+        for name in ("feed_forward", "steps", "batch_stories"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
         if self.initial_deviation is not None:
@@ -72,65 +72,33 @@ class Transformer(ABC):
             raise StudyError(f"learner.warm_up is a fraction of the steps, from 0 to below 1, not {self.warm_up}")
         if self.weight_decay < 0:
             raise StudyError(f"learner.weight_decay must not be negative, not {self.weight_decay}")
+        for name, known in (("schedule", ("cosine", "linear")), ("precision", ("float32", "bfloat16"))):
+            if getattr(self, name) not in known:
+                raise StudyError(f"learner.{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
     @abstractmethod
     def _config(self, *, vocabulary: int, end: int) -> Any: ...
 
     def fit(self, data: Data, *, world: LanguageWorld, seed: Seed, start: LanguageModel | None = None) -> LanguageModel:
-        pieces = list(data)
-        weights = np.concatenate([np.full(len(rows), weight) for rows, weight in pieces])
-        stories = stories_of(Rows.concatenate([rows for rows, _ in pieces]))
-        packed = Packed(stories, weights, context=self.context, end=world.tokenizer.end)
-        steps = self.steps
-        if steps is None and data.visits != data.num_rows:  # as many steps as an epoch of so many rows takes
-            steps = max(1, round(packed.num_steps(self.epochs, self.batch_tokens, seed / "order") * data.visits / data.num_rows))
-        epochs = self.epochs if steps is None else None
+        from refeed.families.language.training import train
+
+        text = TrainingText([(stories_of(rows), weight) for rows, weight in data], context=self.context, end=world.tokenizer.end)
         config = self._config(vocabulary=world.tokenizer.size, end=world.tokenizer.end)
         net = nets.build(config, seed=(seed / "weights").integer())
         if start is not None:
             net.load_state_dict(start.net.state_dict())
-        self._train(net, packed.batches(epochs, steps, self.batch_tokens, seed / "order"))
+        train(net, text, learner=self, num_steps=self._num_steps(text, data), seed=seed / "order")
         return LanguageModel(net=net, tokenizer=world.tokenizer)
+
+    def _num_steps(self, text: TrainingText, data: Data) -> int:
+        """The steps asked for, or so many epochs, an epoch being as many rows as the policy counts as one."""
+        if self.steps is not None:
+            return self.steps
+        per_epoch = text.steps_per_epoch(batch_tokens=self.batch_tokens, batch_stories=self.batch_stories)
+        return max(1, round(self.epochs * per_epoch * data.visits / data.num_rows))
 
     def load(self, folder: Path) -> LanguageModel:
         return LanguageModel.load(folder)
-
-    def _train(self, net: Any, batches: Iterator[tuple[Batch, int, int]]) -> None:
-        import torch
-
-        matrices = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=self.learning_rate,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
-        net.train()
-        for batch, step, num_steps in batches:
-            rate = self.learning_rate * schedule(step, num_steps, warm_up=self.warm_up)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            logits_BTV = net(
-                input_ids=torch.from_numpy(batch.inputs),
-                position_ids=torch.from_numpy(batch.positions),
-                attention_mask=torch.from_numpy(batch.mask()),
-                use_cache=False,
-            ).logits
-            nats = torch.nn.functional.cross_entropy(
-                logits_BTV.flatten(0, 1), torch.from_numpy(batch.targets).flatten(), reduction="none", ignore_index=-100
-            )
-            loss = (nats * torch.from_numpy(batch.weights).flatten()).sum() / batch.num_tokens
-            if not math.isfinite(value := loss.item()):
-                raise Stopped("diverged", f"the training loss became {value} at step {step + 1} of {num_steps}")
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), self.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            progress.tick(step + 1, num_steps, "steps")
-        net.eval()
-        if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
-            raise Stopped("non-finite", "the fitted weights hold NaN or infinite values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +141,6 @@ class Llama(Transformer):
             deviation=self.initial_deviation or self.width**-0.5,
             tied=self.tied,
         )
-
-
-def schedule(step: int, num_steps: int, *, warm_up: float) -> float:
-    """The learning rate at a step, as a share of its peak: linear up to it, then a cosine to zero."""
-    rising = max(1, round(warm_up * num_steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, num_steps - rising)))
 
 
 def _positive(name: str, value: float, *, least: str = "at least 1") -> None:

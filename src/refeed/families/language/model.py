@@ -10,7 +10,7 @@ import numpy as np
 
 from refeed.core.rows import Ragged
 from refeed.families.language import nets, vocabulary
-from refeed.families.language.layout import batches_by_length, predecessors
+from refeed.families.language.layout import batches_by_length
 from refeed.families.language.vocabulary import Tokenizer
 
 
@@ -36,13 +36,13 @@ class LanguageModel:
 
         story, first, length, fresh = windows(stories.lengths, self.context)
         result = np.zeros(len(stories))
-        shifted = predecessors(stories, self.tokenizer.end)
         for batch in batches_by_length(length, max_tokens=batch_tokens):
             width = int(length[batch].max())
             column = np.arange(width)
             inside = column < length[batch, None]
             cell = np.where(inside, (stories.offsets[story[batch]] + first[batch])[:, None] + column, 0)
-            inputs = np.where(inside, shifted[cell], self.tokenizer.end)
+            inputs = np.where(inside & (cell > stories.offsets[story[batch], None]), stories.values[cell - 1], self.tokenizer.end)
+            inputs = inputs.astype(np.int64)
             targets = np.where(inside, stories.values[cell].astype(np.int64), 0)
             with torch.inference_mode():
                 logits = self.net(input_ids=torch.from_numpy(inputs), use_cache=False).logits

@@ -32,6 +32,7 @@ class Event:
     done: float = 0.0
     total: float = 0.0
     unit: str = ""
+    note: str = ""
     seconds: float = 0.0
     result: Done = field(default_factory=Done)
 
@@ -88,8 +89,8 @@ def perform_and_tell(task: Task, study: Study, workspace: Workspace, listener: L
     """Do `task`, telling its ticks to `listener`; returns the event of its end."""
     started = time.perf_counter()
 
-    def tick(done: float, total: float, unit: str) -> None:
-        listener(Event(kind="tick", task=task, done=done, total=total, unit=unit))
+    def tick(done: float, total: float, unit: str, note: str) -> None:
+        listener(Event(kind="tick", task=task, done=done, total=total, unit=unit, note=note))
 
     with progress.listen(tick):
         result = perform(task, study, workspace)
