@@ -156,3 +156,24 @@ def test_a_metric_that_the_learner_cannot_serve_is_refused_before_anything_runs(
     needy = type("Needy", (), {"name": "cross_entropy", "needs": frozenset({"log_prob"}), "quantities": ()})()
     with pytest.raises(StudyError, match="metric 'cross_entropy' needs log_prob, which neither the learner Ridge"):
         Study(cases=[replace(case, metrics=(needy,))], policies=study().policies)
+
+
+def test_generation_one_may_have_other_options():
+    text = 'family = "language"\nlearner = { kind = "llama", width = 32, epochs = 2 }\nfirst_learner = { epochs = 5 }\n'
+    (case,) = parse(text, name="s").cases
+    assert (case.learner.width, case.learner.epochs) == (32, 2)
+    assert (case.first_learner.width, case.first_learner.epochs) == (32, 5)
+    (plain,) = parse(text.partition("first_")[0], name="s").cases
+    assert plain.first_learner is None
+    with pytest.raises(StudyError, match="no option 'epoch'") as caught:
+        parse(text.replace("{ epochs = 5", "{ epoch = 5"), name="s")
+    assert "line 3" in str(caught.value)
+
+
+def test_weights_to_start_from_are_looked_for_at_once():
+    with pytest.raises(StudyError, match="LeastSquares cannot begin from given weights"):
+        parse('family = "regression"\nstart = "some/model"\n', name="s")
+    with pytest.raises(SourceError, match="'no/such' is neither a folder here"):
+        parse('family = "language"\nstart = "no/such"\n', name="s")
+    with pytest.raises(StudyError, match="start must be text"):
+        parse('family = "regression"\nstart = 3\n', name="s")

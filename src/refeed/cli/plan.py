@@ -42,7 +42,8 @@ def plan(
         return
     lines = estimate(todo, store)
     if json_output:
-        print(json.dumps({"study": chosen.name, "digest": chosen.digest, "steps": lines}))
+        starts = {case.name: {"name": case.start, "digest": case.given.digest} for case in chosen.cases if case.given}
+        print(json.dumps({"study": chosen.name, "digest": chosen.digest, "steps": lines} | ({"starts": starts} if starts else {})))
         return
     from rich.console import Console
     from rich.table import Table
@@ -59,6 +60,9 @@ def plan(
     arms = f"{len(chosen.arms)} lineages: {len(chosen.cases)} cases x {len(chosen.policies)} policies x {len(chosen.seeds)} seeds"
     console.print(f"\n[bold]{chosen.name}[/bold]: {arms}, {chosen.generations} generations each\n")
     console.print(table)
+    for case in chosen.cases:
+        if case.given is not None:
+            console.print(f"\n{case.name}: every model begins from the weights of {case.start} (content {case.given.digest[:12]}).")
     known = [line["seconds"] for line in lines if line["todo"]]
     if not known:
         console.print("\nEverything is done.")

@@ -13,7 +13,7 @@ from functools import cached_property
 from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.seeds import Seed
 from refeed.core.shards import Pool, Shard
-from refeed.core.steps import Alter, Draw, Fit, Measure, Sample, Step
+from refeed.core.steps import Alter, Draw, Fit, Given, Measure, Sample, Step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +26,8 @@ class Lineage:
     metrics: tuple[Metric, ...]
     policy: Policy
     seed: Seed
-    start: str = "scratch"  # or "previous": every model goes on from the one before
+    start: str | Given = "scratch"  # or "previous": every model goes on from the one before; or weights that each begins from
+    first_learner: Learner | None = None  # of generation 1, where it is another than that of the others
 
     @cached_property
     def draw(self) -> Draw:
@@ -93,9 +94,11 @@ def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
 
 
 def _fit(lineage: Lineage, state: State, train: Pool, seed: Seed) -> Fit:
-    start = state.model if lineage.start == "previous" else None
+    before = state.model if lineage.start == "previous" else None
+    begin = lineage.start if isinstance(lineage.start, Given) else before
+    learner = lineage.first_learner if lineage.first_learner is not None and state.generation == 1 else lineage.learner
     visits = state.real.num_rows if getattr(lineage.policy, "matches_steps", False) else None
-    return Fit(lineage.learner, train, lineage.draw, seed, start, visits)
+    return Fit(learner, train, lineage.draw, seed, begin, visits, state.generation, lineage.policy)
 
 
 def _sample(lineage: Lineage, state: State, model: Fit, seed: Seed) -> tuple[Shard, Shard]:

@@ -117,9 +117,12 @@ class Model(Protocol):
 
 
 class Learner(Protocol):
-    """A recipe that turns a training set into a model. Deterministic in its seed; never touches global random state."""
+    """A recipe that turns a training set into a model. Deterministic in its seed; never touches global random state.
 
-    provides: ClassVar[frozenset[str]]  # what its models can do beyond being sampled: "log_prob", ...
+    One that provides "pretrained" has `given(name)`, a model from outside, and `given_digest(name)`, the identity of its content.
+    """
+
+    provides: ClassVar[frozenset[str]]  # what its models can do beyond being sampled: "log_prob", ...; "warm_start", "steps"
 
     def fit(self, data: Data, *, world: Any, seed: Seed, start: Any = None) -> Any: ...
 

@@ -9,6 +9,8 @@ spent, equal work is done once, and a store is a memo from digest to value.
     Alter(alteration, rows, n)       -> Rows       (filtered or corrupted, before a policy keeps them)
     Reduce(shard, statistic)         -> array      (kept in memory only)
     Measure(metric, model, samples)  -> numbers
+
+Two have no place among the others, being cheap and never kept: Reduce, and Given(learner, name) -> a model that was there before.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refeed.core.errors import Stopped
-from refeed.core.protocols import Alteration, Data, Learner, Metric, Sampler, Source, World
+from refeed.core.protocols import Alteration, Data, Learner, Metric, Policy, Sampler, Source, World
 from refeed.core.recipes import digest_of, join
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
@@ -79,15 +81,40 @@ class Draw(Step):
 
 
 @dataclass(frozen=True, eq=False)
+class Given(Step):
+    """A model from outside, by the name of its place; its identity is the content that the learner finds there."""
+
+    learner: Learner
+    name: str
+    kind = "given"
+    rebuilds = True
+
+    @cached_property
+    def digest(self) -> str:
+        return join(self.kind, self.learner.given_digest(self.name))  # type: ignore[attr-defined]
+
+    def inputs(self) -> Iterator[Step]:
+        return iter(())
+
+    def run(self, realise: Realise) -> Any:
+        return self.learner.given(self.name)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False)
 class Fit(Step):
-    """A model from a training set; from scratch, or from the model `start`."""
+    """A model from a training set; from scratch, or from the model `start`.
+
+    `generation` and `policy` say in which lineage it was first asked for: no part of its identity, since lineages share models.
+    """
 
     learner: Learner
     train: Pool
     draw: Draw
     seed: Seed
-    start: Fit | None = None
+    start: Fit | Given | None = None
     visits: int | None = None
+    generation: int = 0
+    policy: Policy | None = None
     kind = "fit"
 
     @cached_property
@@ -106,7 +133,7 @@ class Fit(Step):
     def inputs(self) -> Iterator[Step]:
         yield self.draw
         yield from (part.shard.step for part in self.train if part.shard.step is not self.draw)
-        if self.start is not None:
+        if isinstance(self.start, Fit):
             yield self.start
 
     def run(self, realise: Realise) -> Any:

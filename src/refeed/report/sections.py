@@ -268,9 +268,16 @@ def recipe(thing: Any) -> str:
 
 
 def recipes(results: Results, case: str) -> str:
-    """What a case is made of: its source, learner and sampler."""
+    """What a case is made of: its source, learner and sampler, and where its models begin."""
     made = results.cases[case]
-    return " · ".join(recipe(made[part]) for part in ("source", "learner", "sampler") if made.get(part))
+    parts = [recipe(made[part]) for part in ("source", "learner", "sampler") if made.get(part)]
+    if made.get("first_learner"):
+        parts.append(f"generation 1 by {recipe(made['first_learner'])}")
+    if (begin := made.get("start", "scratch")) != "scratch":
+        content = made.get("start_digest")
+        where = f"the weights of {begin} (content {content[:12]})" if content else "the model before it"
+        parts.append(f"every model begins from {where}")
+    return " · ".join(parts)
 
 
 def all_recipes(results: Results) -> Html:

@@ -81,6 +81,8 @@ def _describe_case(case: Case, study: Study) -> dict[str, Any]:
         "metrics": [{"name": m.name, "quantities": [vars(q) for q in m.quantities]} for m in case.metrics],
         "headline": next((q.name for m in case.metrics for q in m.quantities if q.role == "risk"), None),
         "start": case.start,
+        "start_digest": case.given.digest if case.given else None,
+        "first_learner": recipe(case.first_learner) if case.first_learner else None,
         "origins": getattr(case.source, "origins", None),
         "laws": {name: found for name, found in laws.items() if found},
     }

@@ -27,7 +27,7 @@ from refeed.studies.tables import (
     typed,
 )
 
-CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "start", "grid")
+CASE_KEYS = ("family", "source", "learner", "sampler", "metrics", "start", "first_learner", "grid")
 STUDY_KEYS = (
     "question",
     "generations",
@@ -145,13 +145,21 @@ def _case(name: str, table: dict[str, Any], labels: dict[str, Any], prefix: str)
     for part, names in (("source", family.sources), ("learner", family.learners), ("sampler", family.samplers)):
         with located(f"{prefix}{part}"):
             parts[part] = catalogue.build(_with_kind(table.get(part, {}), family.default[part], names), names, part)
+    if "first_learner" in table:  # the options in which generation 1 differs
+        with located(f"{prefix}first_learner"):
+            changed = merge(
+                {"learner": _with_kind(table.get("learner", {}), family.default["learner"], family.learners)},
+                {"learner": table["first_learner"]},
+            )["learner"]
+            parts["first_learner"] = catalogue.build(changed, family.learners, "learner")
+    start = typed(table, "start", str, "scratch")
     entries = table.get("metrics", family.default["metrics"])
     if not isinstance(entries, list):
         raise mistake(f"metrics must be a list, not {entries!r}.", f"{prefix}metrics")
     with located(f"{prefix}metrics"):
         metrics = tuple(catalogue.build(entry, family.metrics, "metric") for entry in entries)
     with located(f"{prefix}metrics"):
-        case = Case(name=name, family=family.name, labels=labels, metrics=metrics, start=table.get("start", "scratch"), **parts)
+        case = Case(name=name, family=family.name, labels=labels, metrics=metrics, start=start, **parts)
         case.check()
     return case
 

@@ -15,9 +15,11 @@ from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
 from refeed.core.shards import Pool
+from refeed.core.steps import Given
 from refeed.studies.resources import KINDS, Resources
 
 MAX_GENERATIONS = 10_000
+STARTS = ("scratch", "previous")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,13 @@ class Case:
     name: str = "main"
     family: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)  # what tells this case from the others of a grid
-    start: str = "scratch"  # or "previous": warm start
+    start: str = "scratch"  # or "previous": warm start; or where weights lie that every generation begins from
+    first_learner: Learner | None = None  # of generation 1 alone
+
+    @cached_property
+    def given(self) -> Given | None:
+        """The model from outside that every fit begins from, if there is one."""
+        return None if self.start in STARTS else Given(self.learner, self.start)
 
     def check(self) -> None:
         """Refuse what would only fail after an hour: a metric that the models or the source cannot serve."""
@@ -44,10 +52,13 @@ class Case:
                     hint="Drop the metric, or choose a learner or source that offers it.",
                 )
         _refuse_twice([metric.name for metric in self.metrics], "metric", "metrics")
-        if self.start not in ("scratch", "previous"):
-            raise StudyError(f"start must be 'scratch' or 'previous', not {self.start!r}.", at="start")
+        learner = type(self.learner).__name__
+        if self.start not in STARTS and "pretrained" not in self.learner.provides:
+            message = f"start must be 'scratch' or 'previous', not {self.start!r}: {learner} cannot begin from given weights."
+            raise StudyError(message, at="start")
+        if self.given is not None:
+            _ = self.given.digest  # weights that are not there are said now
         if self.start == "previous" and "warm_start" not in self.learner.provides:
-            learner = type(self.learner).__name__
             raise StudyError(f"start = 'previous' needs a learner that can go on from a model, but {learner} cannot.", at="start")
         if self.source.rebuilds and not self.metrics:
             raise StudyError(f"case {self.name!r} measures nothing, and of its family only numbers are kept.", at="metrics")
@@ -184,7 +195,8 @@ class Study:
             metrics=tuple(case.metrics),
             policy=policy,
             seed=Seed(seed),
-            start=case.start,
+            start=case.given or case.start,
+            first_learner=case.first_learner,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,7 +206,11 @@ class Study:
     @cached_property
     def digest(self) -> str:
         """The identity of all that is asked: two studies of one digest have the same results."""
-        cases = [[c.name, c.source, c.learner, c.sampler, list(c.metrics), c.start] for c in self.cases]
+        cases = [
+            [c.name, c.source, c.learner, c.sampler, list(c.metrics), c.given.digest if c.given else c.start]
+            + ([c.first_learner] if c.first_learner else [])
+            for c in self.cases
+        ]
         return digest(cases, dict(self.policies), list(self.seeds), self.generations, self.min_real_share, self.on_low_real_share)
 
 

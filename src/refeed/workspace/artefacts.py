@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from refeed.core.recipes import recipe
 from refeed.core.rows import Rows
 from refeed.core.shards import Origin, Pool
-from refeed.core.steps import Alter, Draw, Fit, Sample, Step
+from refeed.core.steps import Alter, Draw, Fit, Given, Sample, Step
+from refeed.workspace.model_card import write_card
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,7 @@ def write(step: Step, value: Any, folder: Path) -> None:
     elif isinstance(step, Fit):
         (folder / "model").mkdir()
         value.save(folder / "model")
+        write_card(step, folder / "model")
         write_selection(step.train, folder / "selection.parquet")
     elif isinstance(step, Sample | Alter):
         write_rows(value, folder / "rows.parquet", origin=step.shard.origin, digest=step.digest)
@@ -63,7 +65,9 @@ def describe(step: Step) -> dict[str, Any]:
             }
             for part in step.train
         ]
-        start = step.start.digest if step.start else None
+        start = step.start.digest if isinstance(step.start, Fit) else None
+        if isinstance(step.start, Given):
+            about["given"] = {"name": step.start.name, "digest": step.start.digest}
         return about | {
             "learner": recipe(step.learner),
             "seed": str(step.seed),

@@ -1,4 +1,4 @@
-"""Small language models on stories: GPT-2 and Llama, trained from scratch, on a grammar or on the user's own text."""
+"""Small language models on stories: GPT-2 and Llama, on a grammar or on the user's own text, from scratch or from given weights."""
 
 from refeed.core.protocols import Family
 
@@ -12,6 +12,11 @@ FAMILY = Family(
     learners={
         "gpt2": "refeed.families.language.learner:GPT2",
         "llama": "refeed.families.language.learner:Llama",
+        "causal": "refeed.families.language.learner:Causal",
+        "gpt2-9m": "refeed.families.language.presets:gpt2_9m",
+        "llama-12m": "refeed.families.language.presets:llama_12m",
+        "llama-42m": "refeed.families.language.presets:llama_42m",
+        "llama-126m": "refeed.families.language.presets:llama_126m",
     },
     samplers={"ancestral": "refeed.families.language.sampler:Ancestral"},
     metrics={

@@ -1,7 +1,9 @@
-"""Learners: small transformers trained from scratch on stories, by AdamW."""
+"""Learners: GPT-2, Llama or any causal transformer, trained on stories by AdamW, from scratch or from given weights."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,34 +13,28 @@ from typing import Any, ClassVar, Literal
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.seeds import Seed
-from refeed.families.language import nets
+from refeed.families.language import nets, pretrained, vocabulary
 from refeed.families.language.layout import TrainingText
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.source import LanguageWorld, stories_of
+from refeed.families.language.vocabulary import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transformer(ABC):
-    """A transformer and how it is trained. Loss: nats a token over every token of a story and its end, from the end token on.
+class Trained(ABC):
+    """How a network is trained. Loss: nats a token over every token of a story and its end, from the end token on.
 
-    `width`, `layers`, `heads`, `feed_forward` (4 x width unless given): the network's shape. `context`: the most tokens it sees.
-    `initial_deviation`: standard deviation of the initial weights, 1 / sqrt(width) unless given. (transformers' own 0.02, made for
-    widths near 1000, leaves a narrow network's attention flat: it then takes several times the steps to learn to copy a word.)
-    `epochs`: passes over the training set, whatever its size, so that n times the rows take n times the steps; or, if `steps` is
-    set, that many steps. A step is about `batch_tokens` tokens of whole stories, or exactly `batch_stories` stories; beyond
-    `micro_tokens` its gradient is summed over several parts. `warm_up`: fraction of the steps in which the learning rate rises to
-    `learning_rate`; it falls to zero along a cosine or (`schedule = "linear"`) a line. `weight_decay` (AdamW) acts on matrices.
-    `clip`: largest gradient norm. `precision`: of the products; weights, norms, residuals, sums and the optimiser stay float32.
+    `context`: the most tokens that are seen together. `epochs`: passes over the training set, whatever its size, so that n times
+    the rows take n times the steps; or, if `steps` is set, that many steps. A step is about `batch_tokens` tokens of whole stories,
+    or exactly `batch_stories` stories; beyond `micro_tokens` its gradient is summed over several parts. `warm_up`: fraction of the
+    steps in which the learning rate rises to `learning_rate`; it falls to zero along a cosine or (`schedule = "linear"`) a line.
+    `weight_decay` (AdamW) acts on matrices. `clip`: largest gradient norm. `precision`: of the products; weights, norms,
+    residuals, sums and the optimiser stay float32.
 
     Stories are shuffled each epoch and laid end to end; attention does not cross from one story to the next and positions start
     anew, so a story is seen in training as it is in sampling and scoring. One longer than the context is cut into pieces of it.
     """
 
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    feed_forward: int | None = None
-    initial_deviation: float | None = None
     context: int = 256
     epochs: int = 1
     steps: int | None = None
@@ -51,23 +47,19 @@ class Transformer(ABC):
     weight_decay: float = 0.1
     clip: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "steps"})
+    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "pretrained", "steps"})
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "epochs", "batch_tokens", "micro_tokens"):
+        for name in ("epochs", "batch_tokens", "micro_tokens"):
             _positive(name, getattr(self, name))
         for name in ("learning_rate", "clip"):
             _positive(name, getattr(self, name), least="more than 0")
-        for name in ("feed_forward", "steps", "batch_stories"):
+        for name in ("steps", "batch_stories"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
-        if self.initial_deviation is not None:
-            _positive("initial_deviation", self.initial_deviation, least="more than 0")
         if self.context < 2:
             raise StudyError(f"learner.context must be at least 2, not {self.context}")
-        if self.width % self.heads:
-            raise StudyError(f"learner.width = {self.width} must be a multiple of learner.heads = {self.heads}")
         if not 0 <= self.warm_up < 1:
             raise StudyError(f"learner.warm_up is a fraction of the steps, from 0 to below 1, not {self.warm_up}")
         if self.weight_decay < 0:
@@ -77,16 +69,17 @@ class Transformer(ABC):
                 raise StudyError(f"learner.{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
     @abstractmethod
-    def _config(self, *, vocabulary: int, end: int) -> Any: ...
+    def _net(self, tokenizer: Tokenizer, *, seed: Seed, start: LanguageModel | None) -> Any:
+        """The network to be trained: with random weights from `seed`, or with those of `start`."""
 
     def fit(self, data: Data, *, world: LanguageWorld, seed: Seed, start: LanguageModel | None = None) -> LanguageModel:
         from refeed.families.language.training import train
 
         text = TrainingText([(stories_of(rows), weight) for rows, weight in data], context=self.context, end=world.tokenizer.end)
-        config = self._config(vocabulary=world.tokenizer.size, end=world.tokenizer.end)
-        net = nets.build(config, seed=(seed / "weights").integer())
         if start is not None:
-            net.load_state_dict(start.net.state_dict())
+            pretrained.refuse_other_tokens(start.tokenizer, world.tokenizer)
+        net = self._net(world.tokenizer, seed=seed / "weights", start=start)
+        nets.limit_context(net, self.context)
         train(net, text, learner=self, num_steps=self._num_steps(text, data), seed=seed / "order")
         return LanguageModel(net=net, tokenizer=world.tokenizer)
 
@@ -100,16 +93,70 @@ class Transformer(ABC):
     def load(self, folder: Path) -> LanguageModel:
         return LanguageModel.load(folder)
 
+    def given(self, name: str) -> LanguageModel:
+        """The model in a folder, or of that name on the hub: what every generation's fit begins from."""
+        tokenizer = vocabulary.given(*pretrained.tokenizer_files(name), name=name)
+        return LanguageModel(net=nets.load_given(pretrained.folder(name)), tokenizer=tokenizer)
+
+    def given_digest(self, name: str) -> str:
+        """What stands for that model in a recipe: the content of its weights, not where they lie."""
+        return pretrained.weights_digest(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer(Trained, ABC):
+    """A network of a shape that is said here.
+
+    `width`, `layers`, `heads`, `feed_forward` (4 x width unless given). `initial_deviation`: standard deviation of the initial
+    weights, 1 / sqrt(width) unless given. (transformers' own 0.02, made for widths near 1000, leaves a narrow network's attention
+    flat: it then takes several times the steps to learn to copy a word.)
+    """
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    feed_forward: int | None = None
+    initial_deviation: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "layers", "heads"):
+            _positive(name, getattr(self, name))
+        if self.feed_forward is not None:
+            _positive("feed_forward", self.feed_forward)
+        if self.initial_deviation is not None:
+            _positive("initial_deviation", self.initial_deviation, least="more than 0")
+        if self.width % self.heads:
+            raise StudyError(f"learner.width = {self.width} must be a multiple of learner.heads = {self.heads}")
+
+    @abstractmethod
+    def config(self, *, size: int, end: int) -> Any:
+        """The configuration in transformers, for so many tokens."""
+
+    def _net(self, tokenizer: Tokenizer, *, seed: Seed, start: LanguageModel | None) -> Any:
+        net = nets.build(self.config(size=tokenizer.size, end=tokenizer.end), seed=seed.integer())
+        if start is not None:
+            pretrained.refuse_other_shape(start.net, net)
+            net.load_state_dict(start.net.state_dict())
+        return net
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2(Transformer):
-    """GPT-2: learned positions, layer norm, GELU, tied embeddings."""
+    """GPT-2: learned positions, as many as `positions` (the context unless given), layer norm, GELU, tied embeddings."""
 
-    def _config(self, *, vocabulary: int, end: int) -> Any:
+    positions: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.positions is not None and self.positions < self.context:
+            raise StudyError(f"learner.positions = {self.positions} must be at least learner.context = {self.context}")
+
+    def config(self, *, size: int, end: int) -> Any:
         return nets.gpt2(
-            vocabulary=vocabulary,
+            vocabulary=size,
             end=end,
-            context=self.context,
+            context=self.positions or self.context,
             width=self.width,
             layers=self.layers,
             heads=self.heads,
@@ -129,9 +176,9 @@ class Llama(Transformer):
         if self.width // self.heads % 2:
             raise StudyError(f"learner.width / learner.heads must be even for rotary positions, not {self.width // self.heads}")
 
-    def _config(self, *, vocabulary: int, end: int) -> Any:
+    def config(self, *, size: int, end: int) -> Any:
         return nets.llama(
-            vocabulary=vocabulary,
+            vocabulary=size,
             end=end,
             context=self.context,
             width=self.width,
@@ -141,6 +188,33 @@ class Llama(Transformer):
             deviation=self.initial_deviation or self.width**-0.5,
             tied=self.tied,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Causal(Trained):
+    """Any causal language model of transformers: the architecture of `model`, a folder or a name on the hub.
+
+    With `start = "scratch"` its configuration with random weights and as many tokens as the source's tokenizer has. With weights to
+    start from (`start = FOLDER or NAME` in the study) their own architecture, and `model` need not be said.
+    """
+
+    model: str = ""
+    learning_rate: float = 1e-4
+
+    def identity(self) -> dict[str, object]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"model": pretrained.architecture(self.model) if self.model else ""}
+
+    def _net(self, tokenizer: Tokenizer, *, seed: Seed, start: LanguageModel | None) -> Any:
+        if start is not None:
+            return copy.deepcopy(start.net)
+        if not self.model:
+            raise StudyError(
+                "learner 'causal' needs an architecture or weights to start from.",
+                hint="Type: --set learner.model=FOLDER-or-NAME, or --set start=FOLDER-or-NAME",
+            )
+        config = nets.read_config(pretrained.folder(self.model), vocabulary=tokenizer.size, end=tokenizer.end)
+        return nets.build(config, seed=seed.integer())
 
 
 def _positive(name: str, value: float, *, least: str = "at least 1") -> None:

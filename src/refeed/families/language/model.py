@@ -23,8 +23,8 @@ class LanguageModel:
 
     @property
     def context(self) -> int:
-        """How many tokens the network sees at most."""
-        return int(self.net.config.max_position_embeddings)
+        """How many tokens the network sees at most: as many as it was trained on."""
+        return nets.context_of(self.net)
 
     def log_prob(self, stories: Ragged, *, batch_tokens: int = 16384) -> np.ndarray:
         """log p of each story in nats, summed over its tokens: (stories,), float64 sums of float32 terms.

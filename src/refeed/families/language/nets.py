@@ -70,6 +70,33 @@ def llama(
     )
 
 
+def limit_context(net: Any, context: int) -> None:
+    """Note in the network's configuration, which is saved with it, that it is trained on no more than `context` tokens."""
+    net.config.trained_context = min(context, net.config.max_position_embeddings)
+
+
+def context_of(net: Any) -> int:
+    """The most tokens that a network has seen together."""
+    return int(getattr(net.config, "trained_context", None) or net.config.max_position_embeddings)
+
+
+def read_config(folder: Path, *, vocabulary: int, end: int) -> Any:
+    """The configuration in a folder, for another vocabulary and without dropout."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    config.update({"vocab_size": vocabulary, "bos_token_id": end, "eos_token_id": end, "pad_token_id": None})
+    return without_dropout(config)
+
+
+def without_dropout(config: Any) -> Any:
+    """The same configuration with every dropout rate set to 0: a fit is deterministic in its seed."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and (name.endswith("_pdrop") or "dropout" in name):
+            setattr(config, name, 0.0)
+    return config
+
+
 def build(config: Any, *, seed: int) -> Any:
     """A network with random weights that depend on `seed` alone; the global generator is left as it was."""
     import torch
@@ -106,3 +133,18 @@ def load(folder: Path) -> Any:
         raise ValueError(f"{folder} holds other weights than its config says: {[*unexpected, *missing]}")
     net.tie_weights()
     return net
+
+
+def load_given(folder: Path) -> Any:
+    """The network of a folder that anybody wrote, in float32 and without dropout."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    net = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=without_dropout(AutoConfig.from_pretrained(folder)),
+        dtype=torch.float32,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+    )
+    return net.eval()

@@ -15,7 +15,7 @@ from refeed.core.seeds import Seed
 from refeed.families.language import reading, vocabulary
 from refeed.families.language.grammar import Grammar, grammar
 from refeed.families.language.lexicon import WORDS
-from refeed.families.language.vocabulary import ByteTokenizer, Tokenizer, WordTokenizer
+from refeed.families.language.vocabulary import SubwordTokenizer, Tokenizer, WordTokenizer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -175,7 +175,7 @@ class Text:
 
     def draw(self, *, seed: Seed) -> LanguageWorld:
         train, test = self._split()
-        tokenizer = ByteTokenizer.train(train, size=self.vocabulary)
+        tokenizer = SubwordTokenizer.train(train, size=self.vocabulary)
         return LanguageWorld(
             train=Rows(tokens=tokenizer.encode(train)), test=Rows(tokens=tokenizer.encode(test)), tokenizer=tokenizer
         )

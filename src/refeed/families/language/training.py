@@ -22,7 +22,7 @@ from refeed.families.language import packed_nets
 from refeed.families.language.layout import Batch, TrainingText
 
 if TYPE_CHECKING:
-    from refeed.families.language.learner import Transformer
+    from refeed.families.language.learner import Trained
 
 log = logging.getLogger("refeed")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -33,7 +33,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(net: Any, text: TrainingText, *, learner: Transformer, num_steps: int, seed: Seed) -> None:
+def train(net: Any, text: TrainingText, *, learner: Trained, num_steps: int, seed: Seed) -> None:
     """Train `net` in place for `num_steps` steps over `text`, by what `learner` says."""
     where = device()
     net.to(where).train()
@@ -84,7 +84,7 @@ def schedule(step: int, num_steps: int, *, warm_up: float, shape: str = "cosine"
     return 1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _adamw(net: Any, learner: Transformer) -> torch.optim.AdamW:
+def _adamw(net: Any, learner: Trained) -> torch.optim.AdamW:
     matrices = [parameter for parameter in net.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
     return torch.optim.AdamW(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,17 +83,21 @@ class WordTokenizer:
         )
 
 
-class ByteTokenizer:
-    """Byte-level BPE: any text is encoded, and decoded to the same bytes."""
+class SubwordTokenizer:
+    """Any tokenizer of the `tokenizers` library, such as a byte-level BPE: any text is encoded, and decoded to the same bytes.
 
-    def __init__(self, data: str) -> None:
-        self._json = data
-        self.end = self._tokenizer.token_to_id(END)
-        self.size = self._tokenizer.get_vocab_size()
+    `data`: its JSON. `end`: the token that ends a text. `config`: what transformers keeps beside it, in tokenizer_config.json.
+    """
+
+    def __init__(self, data: str, *, end: str = END, config: dict[str, Any] | None = None) -> None:
+        self._json, self._end, self.config = data, end, config
+        self.end = self._tokenizer.token_to_id(end)
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        self.dtype = np.uint16 if self.size <= 65536 else np.uint32
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, size: int) -> ByteTokenizer:
-        """At most `size` tokens: the 256 bytes, the end token, and merges learnt from `texts`."""
+    def train(cls, texts: Iterable[str], *, size: int) -> SubwordTokenizer:
+        """A byte-level BPE of at most `size` tokens: the 256 bytes, the end token, and merges learnt from `texts`."""
         from tokenizers import Tokenizer as Fast
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -116,24 +120,49 @@ class ByteTokenizer:
         return fast
 
     def encode(self, texts: Sequence[str]) -> Ragged:
-        return Ragged.of([[*code.ids, self.end] for code in self._tokenizer.encode_batch(list(texts))], np.uint16)
+        codes = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return Ragged.of([[*code.ids, self.end] for code in codes], self.dtype)
 
     def decode(self, tokens: np.ndarray) -> str:
-        return str(self._tokenizer.decode([token for token in map(int, tokens) if token != self.end]))
+        kept = [token for token in map(int, tokens) if token != self.end]
+        return str(self._tokenizer.decode(kept, skip_special_tokens=False))
 
     @cached_property
     def _token_bytes(self) -> np.ndarray:
         # byte-level BPE spells each byte as one character
-        return np.array([0 if i == self.end else len(self._tokenizer.id_to_token(i)) for i in range(self.size)])
+        spelt = (self._tokenizer.id_to_token(i) or "" for i in range(self.size))
+        return np.array([0 if i == self.end else len(token) for i, token in enumerate(spelt)])
 
     def num_bytes(self, stories: Ragged) -> np.ndarray:
-        return _sums(self._token_bytes, stories)
+        if (json.loads(self._json).get("decoder") or {}).get("type") == "ByteLevel":
+            return _sums(self._token_bytes, stories)
+        return np.array([len(self.decode(story).encode()) for story in stories], dtype=np.int64)
 
     def to_json(self) -> str:
         return self._json
 
-    def __reduce__(self) -> tuple[type[ByteTokenizer], tuple[str]]:
-        return type(self), (self._json,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), end=self._end, config=self.config), (self._json,)
+
+
+def given(data: str, config: dict[str, Any], *, name: str) -> Tokenizer:
+    """The tokenizer that somebody else made, from its two files; `config` says which token ends a text."""
+    if json.loads(data)["model"]["type"] == "WordLevel" and _spelt(config.get("eos_token")) == END:
+        words = json.loads(data)["model"]["vocab"]
+        return WordTokenizer(sorted(words, key=words.get))
+    end = _spelt(config.get("eos_token"))
+    if not end:
+        raise SourceError(
+            f"the tokenizer {name!r} names no token that ends a text.", hint="Set eos_token in tokenizer_config.json."
+        )
+    try:
+        return SubwordTokenizer(data, end=end, config=config)
+    except Exception as error:  # the library raises bare exceptions
+        raise SourceError(f"the tokenizer {name!r} cannot be read: {error}") from None
+
+
+def _spelt(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
 
 
 def _sums(per_token: np.ndarray, stories: Ragged) -> np.ndarray:
@@ -146,16 +175,14 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END, "eos_token": END}
     config |= {"clean_up_tokenization_spaces": False}
+    config = getattr(tokenizer, "config", None) or config
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def load(folder: Path) -> Tokenizer:
     """The tokenizer that `save` wrote."""
-    data = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    model = json.loads(data)["model"]
-    if model["type"] == "WordLevel":
-        return WordTokenizer(sorted(model["vocab"], key=model["vocab"].get))
-    return ByteTokenizer(data)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return given((folder / "tokenizer.json").read_text(encoding="utf-8"), config, name=str(folder))
 
 
 def check_size(size: int) -> None:
