@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+_cache = tempfile.TemporaryDirectory(prefix="refeed-cache-")
+os.environ["REFEED_CACHE"] = _cache.name
 
 import pytest  # noqa: E402
 

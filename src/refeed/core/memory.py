@@ -61,5 +61,7 @@ class Memory:
 
 def _num_bytes(value: Any) -> int:
     if isinstance(value, World):
-        return value.train.nbytes + value.test.nbytes
+        return _num_bytes(value.train) + _num_bytes(value.test)
+    if isinstance(value, Rows):
+        return value.resident_bytes
     return int(getattr(value, "nbytes", 2**20))

@@ -98,6 +98,13 @@ class Rows:
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self._columns.values())
 
+    @property
+    def resident_bytes(self) -> int:
+        """The bytes that lie in memory: those of maps of files lie on disk."""
+        columns = self._columns.values()
+        arrays = [a for c in columns for a in ((c.values, c.offsets) if isinstance(c, Ragged) else (c,))]
+        return sum(array.nbytes for array in arrays if not isinstance(array, np.memmap))
+
     def take(self, index: np.ndarray) -> Rows:
         """The rows at `index`, in that order."""
         return Rows(**{n: c.take(index) if isinstance(c, Ragged) else c[index] for n, c in self._columns.items()})

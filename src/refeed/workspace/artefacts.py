@@ -10,6 +10,7 @@ from refeed.core.recipes import recipe
 from refeed.core.rows import Rows
 from refeed.core.shards import Origin, Pool
 from refeed.core.steps import Alter, Draw, Fit, Given, Sample, Step
+from refeed.workspace.maps import is_large, mapped
 from refeed.workspace.model_card import write_card
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ def write(step: Step, value: Any, folder: Path) -> None:
         raise TypeError(f"steps of kind {step.kind} leave no artefact")
 
 
-def read(step: Step, folder: Path) -> Any:
-    """The value that `write` wrote."""
+def read(step: Step, folder: Path, *, maps: Path | None = None) -> Any:
+    """The value that `write` wrote; large rows as maps of files below `maps`."""
     if isinstance(step, Draw):
-        train, test = read_rows(folder / "train.parquet"), read_rows(folder / "test.parquet")
+        train, test = read_rows(folder / "train.parquet", maps=maps), read_rows(folder / "test.parquet", maps=maps)
         return step.source.load(folder, train=train, test=test)  # type: ignore[attr-defined]
     if isinstance(step, Fit):
         return step.learner.load(folder / "model")  # type: ignore[attr-defined]
     if isinstance(step, Sample | Alter):
-        return read_rows(folder / "rows.parquet")
+        return read_rows(folder / "rows.parquet", maps=maps)
     raise TypeError(f"steps of kind {step.kind} leave no artefact")
 
 
@@ -111,9 +112,12 @@ def group_size(num_rows: int, num_bytes: int) -> int:
     return max(1, min(65536, GROUP_BYTES * max(num_rows, 1) // max(num_bytes, 1)))
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, *, maps: Path | None = None) -> Rows:
     import pyarrow.parquet as pq
 
+    if maps is not None and is_large(path):
+        status = path.stat()  # a trimmed shard is another file
+        return mapped(path, maps / f"{path.parent.name}-{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}")
     table: pa.Table = pq.read_table(path)
     return Rows.from_arrow(table)
 

@@ -33,7 +33,7 @@ class Item:
     """Something that can be freed: a step, the state of an interrupted one, a leftover or a damaged artefact."""
 
     path: Path
-    kind: str  # draw, fit, sample, ...; "interrupted", "leftover" or "damaged"
+    kind: str  # draw, fit, sample, ...; "interrupted", "map", "leftover" or "damaged"
     bytes: int
 
 
@@ -84,6 +84,8 @@ def find(store: Workspace, *, unrecorded: bool = False) -> Findings:
     leftovers = [path for path in (store.path / "tmp").iterdir() if is_leftover(path)]
     states = [path for path in sorted((store.path / "partial").iterdir()) if path.name in present or path.name not in needed]
     free += [Item(path=path, kind="interrupted", bytes=_size(path)) for path in states]
+    maps = [path for path in sorted((store.path / "maps").iterdir()) if path.name.partition("-")[0] not in present]
+    free += [Item(path=path, kind="map", bytes=_size(path)) for path in maps]
     free += [Item(path=path, kind="leftover", bytes=_size(path)) for path in leftovers]
     free += [Item(path=path, kind="damaged", bytes=_size(path)) for path in sorted((store.path / "damaged").iterdir())]
     return Findings(

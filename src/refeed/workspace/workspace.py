@@ -28,7 +28,7 @@ from refeed.workspace.shards import shard_file
 
 FORMAT = 1
 MAX_RECORD_FILES = 64
-FOLDERS = ("steps", "records", "studies", "needs", "partial", "damaged", "tmp")
+FOLDERS = ("steps", "records", "studies", "needs", "partial", "maps", "damaged", "tmp")
 
 
 class DamagedWarning(UserWarning):
@@ -44,6 +44,7 @@ class Workspace:
         studies/<name>/             results and reports of studies
         needs/<digest>.json         which steps a study needs, so that the others can be freed
         partial/<digest>/           the state of a long step that runs or was interrupted, to go on from
+        maps/<digest>-.../          large shards unpacked, to be read without loading them; made again when they are gone
         damaged/                    what failed its checksum, for inspection
         tmp/                        being written; never read
         lock                        one byte a step
@@ -162,7 +163,7 @@ class Workspace:
             if step.digest not in self._verified:
                 verify(folder)
                 self._verified.add(step.digest)
-            return artefacts.read(step, folder)
+            return artefacts.read(step, folder, maps=self.path / "maps")
         except Damaged as damage:
             if locked:  # else another process may be mending it
                 self._set_aside(folder, damage)

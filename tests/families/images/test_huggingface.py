@@ -24,7 +24,6 @@ datasets.disable_progress_bars()
 @pytest.fixture(autouse=True)
 def forget():
     split_of.cache_clear()
-    decoding._open_once.cache_clear()
 
 
 def png(image):

@@ -19,7 +19,6 @@ from refeed.families.images.worlds import images_of
 @pytest.fixture(autouse=True)
 def forget():
     split_of.cache_clear()
-    decoding._open_once.cache_clear()
 
 
 def pictures(count, *, width=40, height=32, seed=0):
@@ -75,7 +74,6 @@ def test_the_identity_is_the_pixels_not_the_path(folder, tmp_path):
 def test_images_are_decoded_once(folder, monkeypatch):
     first = drawn(Folder(path=str(folder), size=16))
     split_of.cache_clear()
-    decoding._open_once.cache_clear()
     monkeypatch.setattr(decoding, "decode", lambda *_, **__: pytest.fail("decoded again"))
     assert np.array_equal(images_of(drawn(Folder(path=str(folder), size=16)).train), images_of(first.train))
 

@@ -6,22 +6,18 @@ times of change and of the crop, so that a changed file is decoded again.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from refeed.core import progress
+from refeed.core import cache, progress
 from refeed.core.errors import SourceError
 
 log = logging.getLogger("refeed")
@@ -85,8 +81,10 @@ def decode_each(
     broken: str,
 ) -> Decoded:
     """The images that `open_one` gives by number, one to a name; `key` stands for all of them, crop and size included."""
-    place = cache_folder() / "images" / key
-    found = _open(place) or _decode_into(place, open_one, names, crop, size)
+    place = cache.cache_folder() / "images" / key
+    about = cache.built(place, lambda folder: _decode_into(folder, open_one, names, crop, size))
+    images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)[: len(about["names"])]
+    found = Decoded(images, tuple(about["names"]), tuple(about["broken"]), about["sha256"])
     if found.broken:
         listed = "; ".join(found.broken[:3]) + ("; ..." if len(found.broken) > 3 else "")
         message = f"{len(found.broken)} of {len(names)} images under {where} cannot be read: {listed}"
@@ -96,61 +94,34 @@ def decode_each(
     return found
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("REFEED_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refeed")
-
-
 def _decode_into(
-    place: Path, open_one: Callable[[int], Path | BinaryIO], names: Sequence[str], crop: int | None, size: int
-) -> Decoded:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
-    try:
-        shape = (len(names), size, size, 3)
-        images = np.lib.format.open_memmap(working / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        kept: list[str] = []
-        bad: list[str] = []
-        content = sha256()
+    folder: Path, open_one: Callable[[int], Path | BinaryIO], names: Sequence[str], crop: int | None, size: int
+) -> dict[str, Any]:
+    shape = (len(names), size, size, 3)
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    kept: list[str] = []
+    bad: list[str] = []
+    content = sha256()
 
-        def attempt(number: int) -> Any:
-            try:
-                return decode(open_one(number), crop=crop, size=size)
-            except Exception as error:  # a damaged file can raise nearly anything
-                return error
+    def attempt(number: int) -> Any:
+        try:
+            return decode(open_one(number), crop=crop, size=size)
+        except Exception as error:  # a damaged file can raise nearly anything
+            return error
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for first in range(0, len(names), BATCH):
-                numbers = range(first, min(first + BATCH, len(names)))
-                for number, result in zip(numbers, pool.map(attempt, numbers), strict=True):
-                    if isinstance(result, Exception):
-                        bad.append(f"{names[number]} ({type(result).__name__}: {_brief(result)})")
-                        continue
-                    images[len(kept)] = result
-                    content.update(result.tobytes())
-                    kept.append(names[number])
-                progress.tick(numbers.stop, len(names), "images")
-        images.flush()
-        del images
-        about = {"names": kept, "broken": bad, "sha256": content.hexdigest()}
-        (working / "about.json").write_text(json.dumps(about))
-        if not place.exists():
-            working.rename(place)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    found = _open(place)
-    assert found is not None
-    return found
-
-
-@lru_cache(maxsize=8)
-def _open_once(place: Path) -> Decoded:
-    about = json.loads((place / "about.json").read_text())
-    images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)[: len(about["names"])]
-    return Decoded(images, tuple(about["names"]), tuple(about["broken"]), about["sha256"])
-
-
-def _open(place: Path) -> Decoded | None:
-    return _open_once(place) if (place / "about.json").exists() else None
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for first in range(0, len(names), BATCH):
+            numbers = range(first, min(first + BATCH, len(names)))
+            for number, result in zip(numbers, pool.map(attempt, numbers), strict=True):
+                if isinstance(result, Exception):
+                    bad.append(f"{names[number]} ({type(result).__name__}: {_brief(result)})")
+                    continue
+                images[len(kept)] = result
+                content.update(result.tobytes())
+                kept.append(names[number])
+            progress.tick(numbers.stop, len(names), "images")
+    images.flush()
+    return {"names": kept, "broken": bad, "sha256": content.hexdigest()}
 
 
 def _brief(error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 
+from refeed.core.cache import cache_folder
 from refeed.core.errors import MissingExtra, SourceError, StudyError
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
@@ -115,7 +116,7 @@ def _load(path: str, config: str) -> dict[str, Any]:
             found = datasets.load_from_disk(str(folder))
         else:
             where = str(folder) if folder.exists() else path
-            found = datasets.load_dataset(where, config or None, cache_dir=str(decoding.cache_folder() / "datasets"))
+            found = datasets.load_dataset(where, config or None, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:  # it raises nearly anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise SourceError(

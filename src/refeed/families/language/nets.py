@@ -72,7 +72,7 @@ def llama(
 
 def limit_context(net: Any, context: int) -> None:
     """Note in the network's configuration, which is saved with it, that it is trained on no more than `context` tokens."""
-    net.config.trained_context = min(context, net.config.max_position_embeddings)
+    net.config.trained_context = min(context, getattr(net.config, "max_position_embeddings", None) or context)
 
 
 def context_of(net: Any) -> int:

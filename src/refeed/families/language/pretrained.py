@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 INDEX = "model.safetensors.index.json"
-IGNORED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of a configuration: they change no architecture
+IGNORED = (
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "trained_context",
+)  # of a configuration: they change no architecture
 
 
 def folder(name: str) -> Path:
@@ -94,6 +100,14 @@ def tokenizer_files(name: str) -> tuple[str, dict[str, Any]]:
         )
     config = where / "tokenizer_config.json"
     return (where / TOKENIZER).read_text(encoding="utf-8"), _json(config) if config.is_file() else {}
+
+
+def tokenizer_digest(name: str) -> str:
+    """The identity of a tokenizer: the content of its files."""
+    files = [path for path in (folder(name) / TOKENIZER, folder(name) / "tokenizer_config.json") if path.is_file()]
+    if not files or files[0].name != TOKENIZER:
+        tokenizer_files(name)  # says what is missing
+    return digest([_content(path, *_stamp(path)) for path in files])
 
 
 def refuse_other_tokens(theirs: Tokenizer, ours: Tokenizer) -> None:

@@ -12,10 +12,10 @@ from refeed.core.errors import SourceError, StudyError
 from refeed.core.protocols import World
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
-from refeed.families.language import reading, vocabulary
+from refeed.families.language import corpus, pretrained, reading, vocabulary
 from refeed.families.language.grammar import Grammar, grammar
 from refeed.families.language.lexicon import WORDS
-from refeed.families.language.vocabulary import SubwordTokenizer, Tokenizer, WordTokenizer
+from refeed.families.language.vocabulary import Tokenizer, WordTokenizer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,27 +92,33 @@ class StoryGrammar:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Stories from the user's own file, split into train and test; every lineage shares them.
+    """Stories from the user's own files, split into train and test; every lineage shares them. They are never in memory as a whole.
 
-    `format`: "tinystories" (stories separated by `<|endoftext|>`, that data set's own format), "separated" (by `separator`),
-    "lines" (one story a line), "jsonl" or "parquet" (a text `column`), or "auto": by suffix; else "separated" where `separator`
-    is set; else "tinystories" where its separator occurs; else "lines". What it came to is `.detected`. A tinystories file
-    that does not end with its separator was cut off: the tail is dropped, and counted in `.num_dropped`.
+    `path`: a file, or a folder of Parquet files as on the Hugging Face hub, or one that `datasets` saved. `format`: "tinystories"
+    (stories separated by `<|endoftext|>`, that data set's own format), "separated" (by `separator`), "lines" (one story a line),
+    "jsonl", "parquet" or "arrow" (a text `column`), or "auto": by suffix; else "separated" where `separator` is set; else
+    "tinystories" where its separator occurs; else "lines". What it came to is `.detected`. A tinystories file that does not end
+    with its separator was cut off: the tail is dropped, and counted in `.num_dropped`.
 
     `test_fraction` of the *distinct* stories are held out, chosen by a hash of the story: a story never lies on both sides, and the
-    split does not depend on order. `rows` and `test_rows` keep only that many, the first in the file. `vocabulary` is the size of a
-    byte-level BPE learnt from the training rows alone. `origin` says what the stories are, "real" or "synthetic", where the
-    file does not say it by a column `refeed_real`; see `origins`. The source's identity is the file's content, not its path.
+    split does not depend on order. Or all stories of `test_path` are, and those that occur there are left out of training.
+    `fraction` keeps that share of the training stories, `rows` and `test_rows` only so many, the first in the file. `vocabulary` is
+    the size of a byte-level BPE learnt from the training rows alone; or `tokenizer`, a folder or a hub name, gives another.
+    `origin` says what the stories are, "real" or "synthetic", where the file does not say it by a column `refeed_real`; see
+    `origins`. The source's identity is the files' content, not their path.
     """
 
     path: str = ""
+    test_path: str = ""
     format: str = "auto"
     separator: str = ""
     column: str = "text"
     test_fraction: float = 0.1
+    fraction: float = 1.0
     rows: int | None = None
     test_rows: int | None = None
     vocabulary: int = 1024
+    tokenizer: str = ""
     origin: str = "unknown"
     rebuilds: ClassVar[bool] = False
     random: ClassVar[bool] = False
@@ -122,6 +128,8 @@ class Text:
     def __post_init__(self) -> None:
         if not 0 < self.test_fraction < 1:
             raise StudyError(f"source.test_fraction must lie between 0 and 1, not be {self.test_fraction}")
+        if not 0 < self.fraction <= 1:
+            raise StudyError(f"source.fraction must be more than 0 and at most 1, not {self.fraction}")
         for name in ("rows", "test_rows"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise StudyError(f"source.{name} must be at least 1, not {value}")
@@ -136,12 +144,12 @@ class Text:
     @property
     def detected(self) -> str:
         """The format that the file was read as."""
-        return self._file().format
+        return self._survey().reading.format
 
     @property
     def num_dropped(self) -> int:
         """Stories cut off by the end of a tinystories file, or empty, and left out."""
-        return self._file().num_dropped
+        return self._survey().num_dropped
 
     @property
     def origins(self) -> dict[str, int]:
@@ -150,7 +158,7 @@ class Text:
         `origin` speaks for the stories of which the file says nothing. It changes no result: all given stories play the part of
         real ones in the loop. It is recorded, and said wherever provenance is.
         """
-        origins = dict(self._file().origins)
+        origins = dict(self._survey().origins)
         if self.origin != "unknown":
             origins[self.origin] += origins["unknown"]
             origins["unknown"] = 0
@@ -158,46 +166,57 @@ class Text:
 
     @property
     def num_rows(self) -> int:
-        return len(self._split()[0])
+        return len(self._split().train)
 
     def identity(self) -> dict[str, object]:
-        file = self._file()
-        return {
-            "content": file.sha256,
-            "format": file.format,
-            "separator": self.separator if file.format == "separated" else "",
-            "column": self.column if file.format in ("jsonl", "parquet") else "",
+        found = self._survey()
+        fields: dict[str, object] = {
+            "content": found.content,
+            "format": found.reading.format,
+            "separator": found.reading.separator,
+            "column": found.reading.column,
             "test_fraction": self.test_fraction,
             "rows": self.rows,
             "test_rows": self.test_rows,
             "vocabulary": self.vocabulary,
         }
+        if self.test_path:
+            fields |= {"test_content": self._survey(self.test_path).content, "test_fraction": None}
+        if self.fraction < 1:
+            fields["fraction"] = self.fraction
+        if self.tokenizer:
+            fields |= {"tokenizer": pretrained.tokenizer_digest(self.tokenizer), "vocabulary": None}
+        return fields
 
     def draw(self, *, seed: Seed) -> LanguageWorld:
-        train, test = self._split()
-        tokenizer = SubwordTokenizer.train(train, size=self.vocabulary)
-        return LanguageWorld(
-            train=Rows(tokens=tokenizer.encode(train)), test=Rows(tokens=tokenizer.encode(test)), tokenizer=tokenizer
-        )
+        given = self.tokenizer
+        tokenizer = vocabulary.given(*pretrained.tokenizer_files(given), name=given) if given else None
+        train, test, tokenizer = corpus.tokens(self._survey(), self._split(), tokenizer=tokenizer, size=self.vocabulary)
+        return LanguageWorld(train=Rows(tokens=train), test=Rows(tokens=test), tokenizer=tokenizer)
 
     def load(self, folder: Path, *, train: Rows, test: Rows) -> LanguageWorld:
         return LanguageWorld(train=train, test=test, tokenizer=vocabulary.load(folder))
 
-    def _file(self) -> reading.TextFile:
+    def _survey(self, path: str = "") -> corpus.Survey:
         if not self.path:
             raise SourceError("source.path is not set", hint="Name the file of stories: --set source.path=stories.txt")
-        return reading.read(self.path, format=self.format, separator=self.separator, column=self.column)
+        return corpus.survey(path or self.path, format=self.format, separator=self.separator, column=self.column)
 
-    def _split(self) -> tuple[list[str], list[str]]:
-        train, test = reading.split(self._file(), test_fraction=self.test_fraction)
-        if self.rows is not None and len(train) < self.rows:
+    def _split(self) -> corpus.Split:
+        found = self._survey()
+        if self.test_path:
+            whole = corpus.split_by_file(found, self._survey(self.test_path))
+        else:
+            whole = corpus.split(found, test_fraction=self.test_fraction)
+        num_train = max(1, round(self.fraction * len(whole.train)))
+        if len(whole.train) < (self.rows or 1) or num_train < (self.rows or 1):
             raise SourceError(
-                f"{self.path} has {len(train)} training stories, fewer than source.rows = {self.rows}",
-                hint=f"Leave source.rows out, or set it to {len(train)} or less.",
+                f"{self.path} has {min(num_train, len(whole.train))} training stories, fewer than source.rows = {self.rows or 1}",
+                hint=f"Leave source.rows out, or set it to {num_train} or less.",
             )
-        if self.test_rows is not None and len(test) < self.test_rows:
+        if self.test_rows is not None and len(whole.test) < self.test_rows:
             raise SourceError(
-                f"{self.path} has {len(test)} test stories, fewer than source.test_rows = {self.test_rows}",
+                f"{self.path} has {len(whole.test)} test stories, fewer than source.test_rows = {self.test_rows}",
                 hint="Leave source.test_rows out, or raise source.test_fraction.",
             )
-        return train[: self.rows], test[: self.test_rows]
+        return corpus.Split(whole.train[: self.rows or num_train], whole.test[: self.test_rows], whole.held)

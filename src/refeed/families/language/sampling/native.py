@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from refeed.core.cache import cache_folder
 from refeed.core.errors import Stopped
 from refeed.families.language.sampling.draws import Finished, Job
 from refeed.families.language.sampling.network import Layer, Network
@@ -98,13 +99,6 @@ def build() -> Build:
 
 def source() -> bytes:
     return files("refeed.families.language.sampling").joinpath("decode.cpp").read_bytes()
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept: $REFEED_CACHE, or refeed in the user's cache folder."""
-    if folder := os.environ.get("REFEED_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refeed"
 
 
 def wanted() -> bool:
