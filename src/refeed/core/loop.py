@@ -46,6 +46,7 @@ class State:
     real: Shard
     num_seen: int
     model: Fit | None = None  # the one before, for warm starts
+    history: tuple[Shard, ...] = ()  # what every model before wrote, for metrics that look back
 
     def more_real(self) -> Shard:
         """Real rows that no generation has seen: as many as at the start, drawn anew. Needs a source that draws at random."""
@@ -87,9 +88,12 @@ def turn(lineage: Lineage, state: State) -> tuple[State, Turn]:
     train = lineage.policy.training_set(state, seed=seed / "select")
     model = _fit(lineage, state, train, seed / "fit")
     sampled, fresh = _sample(lineage, state, model, seed)
-    scores = tuple(Measure(metric, model, sampled, seed / "measure" / metric.name) for metric in lineage.metrics)
+    scores = tuple(
+        Measure(metric, model, sampled, seed / "measure" / metric.name, state.history if "history" in metric.needs else ())
+        for metric in lineage.metrics
+    )
     pool = lineage.policy.keep(state, fresh, seed=seed / "keep")
-    after = State(state.generation + 1, pool, state.real, state.num_seen + fresh.num_rows, model)
+    after = State(state.generation + 1, pool, state.real, state.num_seen + fresh.num_rows, model, (*state.history, sampled))
     return after, Turn(state.generation, train, model, sampled, fresh, scores)
 
 

@@ -147,7 +147,11 @@ class Quantity:
 
 
 class Metric(Protocol):
-    """Numbers about a model (`needs` names what of it) or its samples (`needs` holds "samples")."""
+    """Numbers about a model (`needs` names what of it) or its samples (`needs` holds "samples").
+
+    One that needs "history" has `history_rows`, and `measure` is given `history` too: the first so many rows that each earlier
+    model of the lineage wrote.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]

@@ -258,6 +258,7 @@ class Measure(Step):
     model: Fit
     fresh: Shard
     seed: Seed
+    history: tuple[Shard, ...] = ()  # what earlier models wrote, where the metric needs it: the first `history_rows` of each
     kind = "measure"
 
     @property
@@ -267,7 +268,13 @@ class Measure(Step):
     @cached_property
     def digest(self) -> str:
         samples = self.samples.digest if self.samples else ""
-        return join(self.kind, digest_of(self.metric), self.model.digest, samples, self.seed.key.hex())
+        earlier = [shard.digest for shard in self.history]
+        return join(self.kind, digest_of(self.metric), self.model.digest, samples, self.seed.key.hex(), *earlier)
+
+    def looked_back(self) -> Iterator[tuple[Shard, np.ndarray]]:
+        """The rows of earlier generations that the metric reads."""
+        most = getattr(self.metric, "history_rows", 0)
+        return ((shard, np.arange(min(most, shard.num_rows))) for shard in self.history)
 
     @property
     def rebuilds(self) -> bool:  # type: ignore[override]
@@ -278,11 +285,15 @@ class Measure(Step):
         yield self.model.draw
         if self.samples:
             yield self.samples.step
+        yield from (shard.step for shard in self.history)
 
     def run(self, realise: Realise) -> dict[str, float]:
         model, world = realise(self.model), realise(self.model.draw)
         samples = rows_of(self.samples, realise) if self.samples else None
-        values = self.metric.measure(model, world=world, samples=samples, seed=self.seed)
+        more: dict[str, Any] = {}
+        if "history" in self.metric.needs:
+            more["history"] = [rows_of(shard, realise, index) for shard, index in self.looked_back()]
+        values = self.metric.measure(model, world=world, samples=samples, seed=self.seed, **more)
         declared = {quantity.name for quantity in self.metric.quantities}
         if unknown := set(values) - declared:
             raise ValueError(f"metric {self.metric.name!r} reports {sorted(unknown)}, which its quantities do not declare")

@@ -58,5 +58,8 @@ def _of_lineage(arm: Arm, store: Workspace, wanted: dict[str, tuple[Step, list[n
         for score in now.scores:
             if score.samples is not None and not store.has(score):
                 need(score.samples, None)
+            if not store.has(score):
+                for shard, index in score.looked_back():
+                    need(shard, index)
     for part in arm.last_pool:
         need(part.shard, part.index)

@@ -43,7 +43,7 @@ class Case:
 
     def check(self) -> None:
         """Refuse what would only fail after an hour: a metric that the models or the source cannot serve."""
-        offered = set(self.learner.provides) | set(getattr(self.source, "knows", ())) | {"samples"}
+        offered = set(self.learner.provides) | set(getattr(self.source, "knows", ())) | {"samples", "history"}
         for metric in self.metrics:
             if lacking := set(metric.needs) - offered:
                 raise StudyError(

@@ -12,8 +12,9 @@ from refeed.core.errors import StudyError
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.families.language import FAMILY
-from refeed.families.language.metrics import CrossEntropy, GrammarCheck, SampleAudit, distinct, effective_support
+from refeed.families.language.metrics import CrossEntropy, GrammarCheck, SampleAudit
 from refeed.families.language.source import StoryGrammar, Text, stories_of
+from refeed.families.language.statistics import distinct, effective_support
 
 
 class Oracle:

@@ -23,6 +23,8 @@ FAMILY = Family(
         "cross_entropy": "refeed.families.language.metrics:CrossEntropy",
         "grammar": "refeed.families.language.metrics:GrammarCheck",
         "sample_audit": "refeed.families.language.metrics:SampleAudit",
+        "text": "refeed.families.language.text_metrics:TextStatistics",
+        "earlier_rows": "refeed.families.language.text_metrics:EarlierRows",
     },
     default={
         "source": "story-grammar",

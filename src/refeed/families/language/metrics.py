@@ -18,6 +18,7 @@ from refeed.core.seeds import Seed
 from refeed.families.language.grammar import Grammar
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.source import LanguageWorld, stories_of
+from refeed.families.language.statistics import distinct, effective_support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,26 +211,6 @@ def _grammar(world: LanguageWorld) -> Grammar:
             hint="Drop the metric, or set source = 'story-grammar'.",
         )
     return world.grammar
-
-
-def effective_support(counts: np.ndarray) -> float:
-    """exp(-sum p log p) with p = counts / total: between 1 and the number of things counted."""
-    p = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def distinct(stories: Ragged, *, order: int, budget: int) -> float:
-    """Distinct runs of `order` tokens within stories over all of them, in the first `budget` tokens; NaN where there is none."""
-    values = stories.values[:budget].astype(np.int64)
-    story = np.repeat(np.arange(len(stories)), stories.lengths)[:budget]
-    num_runs = len(values) - order + 1
-    if num_runs < 1:
-        return float("nan")
-    runs = np.zeros(num_runs, dtype=np.int64)
-    for place in range(order):
-        runs = runs * 65536 + values[place : place + num_runs]
-    runs = runs[story[:num_runs] == story[order - 1 :]]
-    return len(np.unique(runs)) / len(runs) if len(runs) else float("nan")
 
 
 def _unique(stories: Ragged) -> float:

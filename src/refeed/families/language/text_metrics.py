@@ -1,0 +1,149 @@
+"""What is measured of sampled text beyond its loss: variety, repetition, copying, the tail; and what a model makes of earlier rows.
+
+All look at a fixed number of tokens, the same for every generation and policy, since nearly all of these numbers move with the
+amount of text. Those that end in `_real` say the same of held-out real stories, as many tokens: the floor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refeed.core.errors import StudyError
+from refeed.core.protocols import Quantity
+from refeed.core.rows import Ragged, Rows
+from refeed.core.seeds import Seed
+from refeed.families.language import statistics
+from refeed.families.language.model import LanguageModel
+from refeed.families.language.source import LanguageWorld, stories_of
+
+_TEXT = (
+    ("entropy", "nats/token", "higher", "diversity", "entropy of single tokens"),
+    ("effective_tokens", "tokens", "higher", "other", "exp(entropy): equally likely tokens with the same entropy"),
+    ("zipf_slope", "1", "neither", "other", "s of count ~ rank^-s, over tokens seen five times or more"),
+    ("unseen_pairs", "1", "higher", "other", "Good-Turing mass of pairs of tokens that were not seen"),
+    ("distinct_1", "1", "higher", "other", "different tokens over tokens"),
+    ("distinct_2", "1", "higher", "other", "different pairs of neighbours over pairs"),
+    ("self_bleu", "1", "lower", "other", "BLEU-4 of a story against the others: higher is more alike"),
+    ("compression_ratio", "1", "lower", "other", "bytes over compressed bytes: higher is more repetitive"),
+    ("near_duplicates", "1", "lower", "other", "share of stories half of whose runs of five tokens are in one earlier story"),
+    ("copied_runs", "1", "neither", "other", "share of runs of `run` tokens that occur in the real training rows"),
+    ("rare_recall", "1", "higher", "tail", "share of the rarest half of the real words that still occurs"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextStatistics:
+    """Statistics of the first tokens sampled, beside the same of held-out real stories; see `statistics` for each definition.
+
+    `budget`: a share of the tokens of the held-out stories. `run`: length of the runs of tokens that count as copied.
+    `recall_1` to `recall_10`: the share of real training words that still occur, by tenths from the commonest to the rarest.
+    """
+
+    budget: float = 1.0
+    run: int = 8
+    name: ClassVar[str] = "text"
+    needs: ClassVar[frozenset[str]] = frozenset({"samples"})
+    quantities: ClassVar[tuple[Quantity, ...]] = (
+        *(
+            quantity
+            for name, unit, better, role, meaning in (
+                *_TEXT,
+                *((f"recall_{n}", "1", "higher", "other", f"words that still occur, tenth {n} by rarity") for n in range(1, 11)),
+            )
+            for quantity in (
+                Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning),
+                Quantity(
+                    name=f"{name}_real", unit=unit, better="neither", role="reference", meaning="the same of held-out stories"
+                ),
+            )
+        ),
+        Quantity(name="text_tokens", unit="tokens", better="neither", meaning="tokens that the statistics of text saw"),
+    )
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget <= 1:
+            raise StudyError(f"the text metric's budget is a share of the held-out tokens, in (0, 1], not {self.budget}")
+        if self.run < 2:
+            raise StudyError(f"the text metric's run must be at least 2 tokens, not {self.run}")
+
+    def measure(self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        if samples is None or not len(samples):
+            raise StudyError("metric 'text' needs sampled stories, but the policy samples none")
+        made, real = stories_of(samples), stories_of(world.test)
+        budget = int(self.budget * len(real.values))
+        seen = statistics.first_tokens(made, budget)
+        result = {"text_tokens": float(len(seen.values))}
+        for stories, ending in ((seen, ""), (statistics.first_tokens(real, budget), "_real")):
+            result |= {f"{name}{ending}": value for name, value in self._of(stories, world).items()}
+        return {name: value for name, value in result.items() if np.isfinite(value)}
+
+    def _of(self, stories: Ragged, world: LanguageWorld) -> dict[str, float]:
+        train, size = stories_of(world.train), world.tokenizer.size
+        counts, real_counts = (np.bincount(s.values, minlength=size) for s in (stories, train))
+        recall = statistics.recall_by_rarity(counts, real_counts)
+        text = "\n".join(world.tokenizer.decode(story) for story in stories).encode()
+        num_tokens = len(stories.values)
+        return {
+            "entropy": statistics.entropy(counts),
+            "effective_tokens": statistics.effective_support(counts),
+            "zipf_slope": statistics.zipf_slope(counts),
+            "unseen_pairs": statistics.unseen_mass(statistics.runs(stories, 2)),
+            "distinct_1": statistics.distinct(stories, order=1, budget=num_tokens),
+            "distinct_2": statistics.distinct(stories, order=2, budget=num_tokens),
+            "self_bleu": statistics.self_bleu(stories),
+            "compression_ratio": statistics.compression_ratio(text),
+            "near_duplicates": statistics.near_duplicates(stories),
+            "copied_runs": statistics.copied(stories, train, order=self.run),
+            "rare_recall": float(np.mean(recall[5:])),
+            **{f"recall_{number}": float(value) for number, value in enumerate(recall, start=1)},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRows:
+    """The loss on the rows of every earlier generation: nats a token on the first `rows` stories that each model wrote.
+
+    `loss_on_0` is of the real training rows, `loss_on_g` of what the model of generation g sampled, `loss_on_own` of its own
+    samples, an estimate of its entropy. A model that drifts finds early rows ever less likely and its own ever more so.
+    `generations`: the most that are reported.
+    """
+
+    rows: int = 200
+    generations: int = 20
+    name: ClassVar[str] = "earlier_rows"
+    needs: ClassVar[frozenset[str]] = frozenset({"log_prob", "samples", "history"})
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.generations < 1:
+            raise StudyError(f"metric earlier_rows needs rows and generations of at least 1, not {self.rows}, {self.generations}")
+
+    @property
+    def history_rows(self) -> int:
+        return self.rows
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        about = [("own", "what it sampled itself"), ("0", "real training rows")]
+        about += [(str(g), f"what generation {g} sampled") for g in range(1, self.generations)]
+        return tuple(
+            Quantity(name=f"loss_on_{which}", unit="nats/token", better="neither", meaning=f"loss on {what}")
+            for which, what in about
+        )
+
+    def measure(
+        self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed, history: list[Rows]
+    ) -> dict[str, float]:
+        sets = {"0": world.train} | {str(g): rows for g, rows in enumerate(history, start=1) if g < self.generations}
+        if samples is not None and len(samples):
+            sets["own"] = samples
+        found = {}
+        for which, rows in sets.items():
+            stories = stories_of(rows.take(np.arange(min(self.rows, len(rows)))))
+            if len(stories.values):
+                found[f"loss_on_{which}"] = float(-model.log_prob(stories).sum() / len(stories.values))
+        return found
