@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from refeed.core.errors import StudyError
 from refeed.core.memory import Memory
@@ -16,8 +17,9 @@ from refeed.core.protocols import Quantity
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.families.language import statistics
+from refeed.families.language.learner import Llama
 from refeed.families.language.source import stories_of
-from refeed.families.language.text_metrics import EarlierRows, TextStatistics
+from refeed.families.language.text_metrics import EarlierRows, LearningCurve, TextStatistics
 from refeed.studies import run
 from refeed.workspace import Workspace
 from toy import kept_study
@@ -111,6 +113,20 @@ def test_loss_on_earlier_rows_is_the_models_loss_on_them(model, world, samples):
     first = stories_of(world.test.take(np.arange(8)))
     assert values["loss_on_2"] == pytest.approx(-model.log_prob(first).sum() / len(first.values))
     assert values["loss_on_own"] == values["loss_on_1"]
+
+
+def test_learning_curves_fall_and_change_nothing(data, world, small, tmp_path):
+    plain, noted = Llama(**small, epochs=2), Llama(**small, epochs=2, curve=4)
+    one, other = (learner.fit(data(1.0), world=world, seed=Seed(0)) for learner in (plain, noted))
+    assert all(torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True))
+    other.save(tmp_path)
+    values = LearningCurve(points=4).measure(noted.load(tmp_path), world=world, samples=None, seed=Seed(0))
+    losses = [values[f"curve_{n}"] for n in range(1, 5)]
+    assert losses == sorted(losses, reverse=True)
+    first = stories_of(world.test.take(np.arange(min(200, len(world.test)))))
+    assert losses[-1] == pytest.approx(float(-one.log_prob(first).sum() / len(first.values)))
+    with pytest.raises(StudyError, match="asks for 8 points, and the learner noted 4"):
+        LearningCurve().measure(other, world=world, samples=None, seed=Seed(0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.seeds import Seed
@@ -18,6 +20,8 @@ from refeed.families.language.layout import TrainingText
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.source import LanguageWorld, stories_of
 from refeed.families.language.vocabulary import Tokenizer
+
+CURVE_ROWS = 200  # held-out stories that a point of a learning curve looks at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,8 @@ class Trained(ABC):
     or exactly `batch_stories` stories; beyond `micro_tokens` its gradient is summed over several parts. `warm_up`: fraction of the
     steps in which the learning rate rises to `learning_rate`; it falls to zero along a cosine or (`schedule = "linear"`) a line.
     `weight_decay` (AdamW) acts on matrices. `clip`: largest gradient norm. `precision`: of the products; weights, norms,
-    residuals, sums and the optimiser stay float32.
+    residuals, sums and the optimiser stay float32. `curve`: so many times, evenly over the steps, the loss on the first 200
+    held-out stories is noted, for the metric learning_curve; it changes nothing else.
 
     Stories are shuffled each epoch and laid end to end; attention does not cross from one story to the next and positions start
     anew, so a story is seen in training as it is in sampling and scoring. One longer than the context is cut into pieces of it.
@@ -47,7 +52,8 @@ class Trained(ABC):
     weight_decay: float = 0.1
     clip: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "pretrained", "steps"})
+    curve: int = 0
+    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "pretrained", "steps", "curve"})
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -58,6 +64,8 @@ class Trained(ABC):
         for name in ("steps", "batch_stories"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
+        if self.curve < 0:
+            raise StudyError(f"learner.curve must be 0 (off) or a number of points, not {self.curve}")
         if self.context < 2:
             raise StudyError(f"learner.context must be at least 2, not {self.context}")
         if not 0 <= self.warm_up < 1:
@@ -80,8 +88,15 @@ class Trained(ABC):
             pretrained.refuse_other_tokens(start.tokenizer, world.tokenizer)
         net = self._net(world.tokenizer, seed=seed / "weights", start=start)
         nets.limit_context(net, self.context)
-        train(net, text, learner=self, num_steps=self._num_steps(text, data), seed=seed / "order")
-        return LanguageModel(net=net, tokenizer=world.tokenizer)
+        model = LanguageModel(net=net, tokenizer=world.tokenizer)
+        held_out = stories_of(world.test.take(np.arange(min(CURVE_ROWS, len(world.test)))))
+
+        def loss() -> float:
+            return float(-model.log_prob(held_out).sum() / max(1, len(held_out.values)))
+
+        num_steps, watch = self._num_steps(text, data), loss if self.curve else None
+        curve = train(net, text, learner=self, num_steps=num_steps, seed=seed / "order", watch=watch)
+        return dataclasses.replace(model, curve=tuple(curve))
 
     def _num_steps(self, text: TrainingText, data: Data) -> int:
         """The steps asked for, or so many epochs, an epoch being as many rows as the policy counts as one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from refeed.families.language import nets, vocabulary
 from refeed.families.language.layout import batches_by_length
 from refeed.families.language.vocabulary import Tokenizer
 
+CURVE = "learning_curve.json"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LanguageModel:
@@ -20,6 +23,7 @@ class LanguageModel:
 
     net: Any  # a transformers causal language model
     tokenizer: Tokenizer
+    curve: tuple[float, ...] = ()  # its loss on held-out stories while it was trained, nats a token, evenly over the steps
 
     @property
     def context(self) -> int:
@@ -45,10 +49,11 @@ class LanguageModel:
             inputs = inputs.astype(np.int64)
             targets = np.where(inside, stories.values[cell].astype(np.int64), 0)
             with torch.inference_mode():
-                logits = self.net(input_ids=torch.from_numpy(inputs), use_cache=False).logits
+                where = self.net.device
+                logits = self.net(input_ids=torch.from_numpy(inputs).to(where), use_cache=False).logits
                 terms = -torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1).float(), torch.from_numpy(targets).flatten(), reduction="none"
-                )
+                    logits.flatten(0, 1).float(), torch.from_numpy(targets).to(where).flatten(), reduction="none"
+                ).cpu()
             scored = inside & (column >= (length - fresh)[batch, None])
             terms_BT = terms.numpy().reshape(len(batch), width).astype(np.float64)
             np.add.at(result, story[batch], np.where(scored, terms_BT, 0.0).sum(axis=1))
@@ -58,10 +63,13 @@ class LanguageModel:
         """What `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` open."""
         nets.save(self.net, folder)
         vocabulary.save(self.tokenizer, folder)
+        if self.curve:
+            (folder / CURVE).write_text(json.dumps(self.curve))
 
     @classmethod
     def load(cls, folder: Path) -> LanguageModel:
-        return cls(net=nets.load(folder), tokenizer=vocabulary.load(folder))
+        curve = tuple(json.loads((folder / CURVE).read_text())) if (folder / CURVE).exists() else ()
+        return cls(net=nets.load(folder), tokenizer=vocabulary.load(folder), curve=curve)
 
 
 def windows(lengths: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -147,3 +147,33 @@ class EarlierRows:
             if len(stories.values):
                 found[f"loss_on_{which}"] = float(-model.log_prob(stories).sum() / len(stories.values))
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """The loss on held-out stories while the model was trained: `curve_i` after the i-th of `points` equal shares of its steps.
+
+    The learner notes it: set learner.curve to the same number.
+    """
+
+    points: int = 8
+    name: ClassVar[str] = "learning_curve"
+    needs: ClassVar[frozenset[str]] = frozenset({"curve"})
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise StudyError(f"metric learning_curve needs points >= 1, not {self.points}")
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        about = [(n, f"held-out loss after {n} of {self.points} parts of training") for n in range(1, self.points + 1)]
+        return tuple(Quantity(name=f"curve_{n}", unit="nats/token", meaning=meaning) for n, meaning in about)
+
+    def measure(self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
+        if len(model.curve) != self.points:
+            raise StudyError(
+                f"metric learning_curve asks for {self.points} points, and the learner noted {len(model.curve)}",
+                hint=f"Type: --set learner.curve={self.points}",
+            )
+        return {f"curve_{n}": value for n, value in enumerate(model.curve, start=1)}

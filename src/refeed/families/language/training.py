@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,14 +34,26 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(net: Any, text: TrainingText, *, learner: Trained, num_steps: int, seed: Seed) -> None:
-    """Train `net` in place for `num_steps` steps over `text`, by what `learner` says."""
+def train(
+    net: Any,
+    text: TrainingText,
+    *,
+    learner: Trained,
+    num_steps: int,
+    seed: Seed,
+    watch: Callable[[], float] | None = None,
+) -> list[float]:
+    """Train `net` in place for `num_steps` steps over `text`, by what `learner` says.
+
+    Returns what `watch()` said after each of `learner.curve` equal shares of the steps.
+    """
     where = device()
     net.to(where).train()
     dtype = _checked(learner.precision, where)
     optimizer = _adamw(net, learner)
     checkpoints, gauge = Checkpoints(), _Gauge(net, dtype)
-    first = _resume(net, optimizer, checkpoints)
+    first, curve = _resume(net, optimizer, checkpoints)
+    watched = {round(num_steps * point / learner.curve) for point in range(1, learner.curve + 1)} if watch else set()
     steps = text.steps(num_steps, batch_tokens=learner.batch_tokens, batch_stories=learner.batch_stories, seed=seed, first=first)
     for step, pieces in enumerate(steps, start=first):
         rate = learner.learning_rate * schedule(step, num_steps, warm_up=learner.warm_up, shape=learner.schedule)
@@ -54,11 +67,16 @@ def train(net: Any, text: TrainingText, *, learner: Trained, num_steps: int, see
         optimizer.step()
         optimizer.zero_grad()
         progress.tick(step + 1, num_steps, "steps", gauge.read(value, batches) if progress.heard() else "")
+        if watch is not None and step + 1 in watched:
+            net.eval()
+            curve.append(watch())
+            net.train()
         if checkpoints.due and step + 1 < num_steps:
-            checkpoints.keep(step + 1, lambda path, done=step + 1: _save(net, optimizer, done, path))  # type: ignore[misc]
+            checkpoints.keep(step + 1, lambda path, done=step + 1: _save(net, optimizer, done, curve, path))  # type: ignore[misc]
     net.to("cpu").eval()
     if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
         raise Stopped("non-finite", "the fitted weights hold NaN or infinite values")
+    return curve
 
 
 def gradients(net: Any, batches: Sequence[Batch], *, dtype: torch.dtype) -> Tensor:
@@ -101,25 +119,27 @@ def _checked(precision: str, where: torch.device) -> torch.dtype:
     return DTYPES[precision]
 
 
-def _save(net: Any, optimizer: torch.optim.AdamW, done: int, path: Path) -> None:
+def _save(net: Any, optimizer: torch.optim.AdamW, done: int, curve: list[float], path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
     for number, parameter in enumerate(net.parameters()):
         state = optimizer.state[parameter]
         tensors |= {f"{number}.value": parameter.data, f"{number}.mean": state["exp_avg"], f"{number}.square": state["exp_avg_sq"]}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"steps": str(done)})
+    about = {"steps": str(done), "curve": json.dumps(curve)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=about)
 
 
-def _resume(net: Any, optimizer: torch.optim.AdamW, checkpoints: Checkpoints) -> int:
-    """Put back the state that an interrupted fit kept; returns how many steps it had done."""
+def _resume(net: Any, optimizer: torch.optim.AdamW, checkpoints: Checkpoints) -> tuple[int, list[float]]:
+    """Put back the state that an interrupted fit kept; returns how many steps it had done, and its curve so far."""
     from safetensors import safe_open
 
     path = checkpoints.newest()
     if path is None:
-        return 0
+        return 0, []
     with safe_open(path, framework="pt", device=str(net.device)) as kept:
-        done = int(kept.metadata()["steps"])
+        about = kept.metadata()
+        done, curve = int(about["steps"]), json.loads(about["curve"])
         for number, parameter in enumerate(net.parameters()):
             parameter.data.copy_(kept.get_tensor(f"{number}.value"))
             optimizer.state[parameter] = {
@@ -127,7 +147,7 @@ def _resume(net: Any, optimizer: torch.optim.AdamW, checkpoints: Checkpoints) ->
                 "exp_avg": kept.get_tensor(f"{number}.mean"),
                 "exp_avg_sq": kept.get_tensor(f"{number}.square"),
             }
-    return done
+    return done, curve
 
 
 @dataclass
