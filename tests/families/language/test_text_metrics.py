@@ -115,9 +115,9 @@ def test_loss_on_earlier_rows_is_the_models_loss_on_them(model, world, samples):
     assert values["loss_on_own"] == values["loss_on_1"]
 
 
-def test_learning_curves_fall_and_change_nothing(data, world, small, tmp_path):
+def test_learning_curves_fall_and_change_nothing(weighted, world, small, tmp_path):
     plain, noted = Llama(**small, epochs=2), Llama(**small, epochs=2, curve=4)
-    one, other = (learner.fit(data(1.0), world=world, seed=Seed(0)) for learner in (plain, noted))
+    one, other = (learner.fit(weighted(1.0), world=world, seed=Seed(0)) for learner in (plain, noted))
     assert all(torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True))
     other.save(tmp_path)
     values = LearningCurve(points=4).measure(noted.load(tmp_path), world=world, samples=None, seed=Seed(0))
