@@ -177,3 +177,12 @@ def test_weights_to_start_from_are_looked_for_at_once():
         parse('family = "language"\nstart = "no/such"\n', name="s")
     with pytest.raises(StudyError, match="start must be text"):
         parse('family = "regression"\nstart = 3\n', name="s")
+
+
+def test_tiny_is_what_the_file_says_for_small_with_further_changes():
+    small, tiny = "[scale.small]\nsource = { rows = 40, dimension = 4 }\n", '[scale.tiny]\n"source.rows" = 20\n'
+    text = f'family = "regression"\n{small}{tiny}[scale.paper]\n'
+    sources = {scale: parse(text, name="s", scale=scale).cases[0].source for scale in ("small", "tiny", "paper")}
+    assert (sources["small"].rows, sources["small"].dimension) == (40, 4)
+    assert (sources["tiny"].rows, sources["tiny"].dimension) == (20, 4)
+    assert (sources["paper"].rows, sources["paper"].dimension) == (100, 10)

@@ -15,7 +15,7 @@ DEFAULT_POLICIES = ["replace", "accumulate"]
 
 
 def apply_scale(table: dict[str, Any], scale: str | None, keys: Sequence[str]) -> str:
-    """Apply what the file says under [scale.NAME]; all its scales are checked, also those not chosen."""
+    """Apply what the file says under [scale.NAME], for tiny after [scale.small]; all scales are checked, also those not chosen."""
     scales = table.pop("scale", {})
     if not isinstance(scales, Mapping) or not all(isinstance(changes, Mapping) for changes in scales.values()):
         raise mistake("scale must be tables, as in [scale.tiny].", "scale")
@@ -30,8 +30,9 @@ def apply_scale(table: dict[str, Any], scale: str | None, keys: Sequence[str]) -
         raise StudyError(f"scale {scale!r} is not known{catalogue.did_you_mean(scale, SCALES)}", hint=known(SCALES))
     if scale not in (None, "small") and scale not in scales:
         raise StudyError(f"this study has no sizes for --scale {scale}.", hint=f"It has: {', '.join(('small', *scales))}.")
-    for key, value in _flat(scales.get(scale or "small", {})):
-        change(table, key, value)
+    for name in ("small", "tiny") if scale == "tiny" else (scale or "small",):
+        for key, value in _flat(scales.get(name, {})):
+            change(table, key, value)
     return scale or "small"
 
 
