@@ -12,7 +12,7 @@ from PIL import Image
 from refeed.core.errors import SourceError
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
-from refeed.families.images import decoding, faces
+from refeed.families.images import faces
 from refeed.families.images.files import split_of
 from refeed.families.images.huggingface import HuggingFace
 from refeed.families.images.worlds import images_of
