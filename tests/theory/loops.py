@@ -39,3 +39,24 @@ def replace(rng, runs, d, T, s):
         w = fit(*labelled(rng, runs, rows, w, noise))
         errors.append(((w - star) ** 2).sum(1))
     return np.stack(errors, 1)
+
+
+def pooled(rng, runs, d, T, n, keep):
+    """Every row ever made; a fit takes T: "subsample", drawn anew; "reservoir", of the rows held last time and some fresh ones."""
+    w, errors = truth(runs, d), []
+    x, y = labelled(rng, runs, T, w, 1.0)
+    held = np.tile(np.arange(T), (runs, 1))
+    for g in range(n):
+        if g:
+            new = labelled(rng, runs, T, w, 1.0)
+            x, y = np.concatenate([x, new[0]], 1), np.concatenate([y, new[1]], 1)
+            if keep == "subsample":
+                held = rng.random((runs, x.shape[1])).argsort(1)[:, :T]
+            else:
+                entering = rng.hypergeometric(T, g * T, T, runs)[:, None] > np.arange(T)
+                fresh = g * T + rng.random((runs, T)).argsort(1)
+                held = np.where(entering, fresh, np.take_along_axis(held, rng.random((runs, T)).argsort(1), 1))
+        at = np.arange(runs)[:, None]
+        w = fit(x[at, held], y[at, held])
+        errors.append((w**2).sum(1))
+    return np.stack(errors, 1)

@@ -1,6 +1,6 @@
 """The fast simulators against loops that materialise every row: two-sample Kolmogorov-Smirnov tests, first and last generation.
 
-Each test fails at p < 1e-4; with 50 of them, fresh seeds would give a false alarm in at most .5 % of runs. The increments between
+Each test fails at p < 1e-4; with 75 of them, fresh seeds would give a false alarm in at most .75 % of runs. The increments between
 generations are compared too, which the marginals alone would not tell apart. Seeds are fixed, so a pass stays a pass.
 """
 
@@ -8,14 +8,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from loops import accumulate, fit, labelled, replace, truth
+from loops import accumulate, fit, labelled, pooled, replace, truth
 from scipy.stats import ks_2samp
 
 from refeed.theory import TheoryError, evaluate, simulate
 
 
 def same_law(fast, slow):
-    for a, b in ((fast[:, 0], slow[:, 0]), (fast[:, -1], slow[:, -1]), (fast[:, -1] - fast[:, 0], slow[:, -1] - slow[:, 0])):
+    pairs = ((fast[:, 0], slow[:, 0]), (fast[:, -1], slow[:, -1]), (fast[:, -1] - fast[:, 0], slow[:, -1] - slow[:, 0]))
+    for a, b in ((a.round(12), b.round(12)) for a, b in pairs):
         assert ks_2samp(a, b).pvalue > 1e-4
 
 
@@ -53,6 +54,43 @@ def test_gram_accumulate(d, T, runs, ridge):
     signal = 1.5 if ridge else 0.0
     slow = accumulate(np.random.default_rng(6), runs, d, T, [1, 2, 1], ridge=ridge, signal=signal)
     same_law(simulate.accumulate(d=d, T=T, s=[1, 2, 1], ridge=ridge, signal=signal, runs=runs, seed=7), slow)
+
+
+def test_ridge_with_fresh_real_rows():
+    rng, runs, d, errors = np.random.default_rng(20), 8000, 3, []
+    star = truth(runs, d, 2.0)
+    w = fit(*labelled(rng, runs, 7, star, 1.0), ridge=1.5)
+    for _ in range(4):
+        errors.append(((w - star) ** 2).sum(1))
+        old, new = labelled(rng, runs, 4, star, 1.0), labelled(rng, runs, 2, w, 1.0)
+        w = fit(np.concatenate([old[0], new[0]], 1), np.concatenate([old[1], new[1]], 1), ridge=1.5)
+    fast = simulate.ridge_fresh(d=d, n_real=4, n_synthetic=2, T1=7, ridge=1.5, signal=2.0, n=4, runs=runs, seed=21)
+    same_law(fast, np.stack(errors, 1))
+
+
+@pytest.mark.parametrize(("d", "T", "n"), [(1, 3, 5), (3, 7, 6), (4, 30, 4)])
+@pytest.mark.parametrize("keep", ["reservoir", "subsample"])
+def test_pools_of_fixed_size(d, T, n, keep):
+    """Blocks of fewer rows than columns, of more, and both; the increments catch what rows that stay or come back correlate."""
+    fast = simulate.reservoir if keep == "reservoir" else simulate.accumulate_subsample
+    runs = 4000
+    fast, slow = fast(d=d, T=T, n=n, runs=runs, seed=22), pooled(np.random.default_rng(23), runs, d, T, n, keep)
+    same_law(fast, slow)
+    same_law(np.diff(fast).round(9), np.diff(slow).round(9))  # a reservoir that no row enters: 0, not the rounding of it
+
+
+def test_a_reservoir_that_fills_and_batches_of_other_sizes():
+    found = simulate.reservoir(d=2, T=[6, 5, 0, 40], M=14, n=4, runs=3000, seed=24)
+    law = evaluate("regression.accumulate", d=2, T=[6, 5], n=2)  # until it is full nothing is dropped
+    assert (np.abs(found[:, :2].mean(0) - law) < 4 * found[:, :2].std(0) / np.sqrt(3000)).all()
+    np.testing.assert_allclose(found[:, 2], found[:, 1])
+
+
+def test_history_mixture_is_its_law():
+    runs = 20_000
+    found = simulate.history_mixture(d=4, M=16, n=6, runs=runs, seed=25)
+    law = evaluate("regression.history_mixture", d=4, M=16, n=6)
+    assert (np.abs(found.mean(0) - law) < 4 * found.std(0) / np.sqrt(runs)).all()
 
 
 @pytest.mark.parametrize("policy", ["replace", "accumulate"])
@@ -129,6 +167,7 @@ def test_memory_knows_neither_rows_nor_generations():
         simulate.accumulate(d=30, T=T, n=n, runs=1)
         simulate.replace(d=30, T=T, n=n, runs=1)
         simulate.gaussian(d=30, T=T, n=n, policy="accumulate", runs=1)
+        simulate.kde(T=20 * n, h=0.05, n=n, policy="accumulate", runs=1)
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return top
@@ -150,6 +189,10 @@ def test_seeds_and_means():
     [
         (lambda: simulate.replace(d=5, T=4, n=1, runs=1), "T >= d >= 1"),
         (lambda: simulate.accumulate(d=5, T=4, n=1, runs=1), "T_1 >= d is needed without a ridge"),
+        (lambda: simulate.reservoir(d=5, T=9, M=4, n=1, runs=1), "M and T_1 >= d"),
+        (lambda: simulate.accumulate_subsample(d=5, T=9, M=10, n=1, runs=1), "T_1 >= M"),
+        (lambda: simulate.history_mixture(d=5, M=4, n=1, runs=1), "M >= d"),
+        (lambda: simulate.ridge_fresh(d=5, n_real=1, n_synthetic=2, ridge=0, n=1, runs=1), "ridge must be positive"),
         (lambda: simulate.fresh(d=5, n_real=1, n_synthetic=2, n=1, runs=1), "> d are needed"),
         (lambda: simulate.gaussian(d=5, T=5, n=1, runs=1), "T > d"),
         (lambda: simulate.wright_fisher(p=np.array([0.5]), T=5, n=1, runs=1), "sum to 1"),

@@ -64,6 +64,51 @@ def test_fresh_loop(d, real, synthetic, first, ridge):
     close(np.stack(errors, 1), law)
 
 
+@pytest.mark.parametrize(("d", "real", "synthetic", "first"), [(1, 4, 6, 9), (2, 9, 5, 12), (4, 8, 12, 16)])
+def test_fresh_loop_variance(d, real, synthetic, first):
+    rng, runs, n, errors = np.random.default_rng([40, d]), 40000, 3, []
+    star = truth(runs, d)
+    w = fit(*labelled(rng, runs, first, star, 1.0))
+    for _ in range(n):
+        errors.append((w**2).sum(1))
+        old, new = labelled(rng, runs, real, star, 1.0), labelled(rng, runs, synthetic, w, 1.0)
+        w = fit(np.concatenate([old[0], new[0]], 1), np.concatenate([old[1], new[1]], 1))
+    sizes = {"d": d, "n_real": real, "n_synthetic": synthetic, "T1": first, "n": n}
+    close((np.stack(errors, 1) - evaluate("regression.fresh", **sizes)) ** 2, evaluate("regression.fresh_variance", **sizes))
+
+
+@pytest.mark.parametrize(("d", "T"), [(1, [4, 3, 6]), (3, [5, 2, 9]), (4, [12, 8, 16])])
+def test_ridge_replace_variance(d, T):
+    rng, runs, signal, errors = np.random.default_rng([41, d]), 30000, 1.5, []
+    star = w = truth(runs, d, signal)
+    for rows, noise in zip(T, [1, 2, 0.5], strict=True):
+        w = fit(*labelled(rng, runs, rows, w, noise), ridge=2.0)
+        errors.append(((w - star) ** 2).sum(1))
+    sizes = {"T": T, "d": d, "ridge": 2.0, "signal": signal, "s": [1, 2, 0.5]}
+    close(
+        (np.stack(errors, 1) - evaluate("regression.ridge_replace", **sizes)) ** 2,
+        evaluate("regression.ridge_replace_variance", **sizes),
+    )
+
+
+def test_variances_agree_where_laws_meet():
+    """No real rows is replace, no synthetic ones independent fits; a vanishing penalty is least squares."""
+    alone = evaluate("regression.fresh_variance", d=5, n_real=0, n_synthetic=20, n=4)
+    np.testing.assert_allclose(alone, evaluate("regression.replace_variance", d=5, T=20, n=4))
+    fits = evaluate("regression.fresh_variance", d=5, n_real=20, n_synthetic=0, n=4)
+    np.testing.assert_allclose(fits, evaluate("regression.replace_variance", d=5, T=20, n=[1, 1, 1, 1]))
+    ridge = evaluate("regression.ridge_replace_variance", d=5, T=20, ridge=1e-7, n=4)
+    np.testing.assert_allclose(ridge, evaluate("regression.replace_variance", d=5, T=20, n=4), rtol=1e-5)
+
+
+def test_a_mean_that_settles_while_its_variance_explodes():
+    """d = 29, 20 real and 20 synthetic rows: q = .963, but E err^2 grows by 1.123 a generation."""
+    sizes = {"d": 29, "n_real": 20, "n_synthetic": 20}
+    assert evaluate("regression.fresh_factor", **sizes) == pytest.approx(0.96276, abs=1e-5)
+    late = evaluate("regression.fresh_variance", **sizes, n=[400, 401])
+    assert late[1] / late[0] == pytest.approx(1.12339, abs=1e-4)
+
+
 def test_fresh_loop_with_other_noise_on_synthetic_rows():
     rng, runs = np.random.default_rng(4), 30000
     star = truth(runs, 3)

@@ -20,6 +20,7 @@ MODULES = (  # of this package; each registers its laws when it is imported
     "regression_fixed_real",
     "regression_min_norm",
     "regression_ridge",
+    "regression_ridge_variance",
     "exponential_family",
     "gaussian",
     "gaussian_pools",

@@ -9,7 +9,7 @@ import numpy as np
 
 from refeed.theory.registry import require
 from refeed.theory.schedules import Generations, Schedule, by_generation, horizon
-from refeed.theory.simulate.gram import _factors
+from refeed.theory.simulate.gram import bartlett
 from refeed.theory.simulate.radial import Randomness
 
 
@@ -53,7 +53,7 @@ def gaussian(
     for g in range(last):
         t = rows[g]
         fresh = mean + (root @ rng.standard_normal((runs, d, 1)))[:, :, 0] / np.sqrt(t)
-        spread = root @ _factors(rng, d, int(t) - 1, runs) if t > 1 else np.zeros((runs, d, 1))
+        spread = root @ bartlett(rng, d, int(t) - 1, runs) if t > 1 else np.zeros((runs, d, 1))
         new = spread @ spread.transpose(0, 2, 1)
         if policy == "replace" or g == 0:
             pool, center, scatter = t, fresh, new

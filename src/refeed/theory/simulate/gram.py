@@ -54,7 +54,7 @@ def _batch(
     gram = np.zeros((runs, d, d)) + ridge * np.eye(d)
     error = np.zeros((runs, d, 1))
     for g, T in enumerate(rows):
-        factor = _factors(rng, d, int(T), runs)
+        factor = bartlett(rng, d, int(T), runs)
         gram += factor @ factor.transpose(0, 2, 1)
         right = noise[g] * (factor @ rng.standard_normal((runs, factor.shape[2], 1)))
         if g == 0:
@@ -63,7 +63,7 @@ def _batch(
         out[:, g] = (error[:, :, 0] ** 2).sum(axis=1)
 
 
-def _factors(rng: np.random.Generator, d: int, T: int, runs: int) -> np.ndarray:
+def bartlett(rng: np.random.Generator, d: int, T: int, runs: int) -> np.ndarray:
     """A with A A' ~ W_d(T): lower triangular (Bartlett), or the rows themselves where they are fewer than d."""
     if d > T:
         return rng.standard_normal((runs, d, T))

@@ -1,4 +1,4 @@
-"""Ridge regression under replace, in O(d) a generation whatever T: the rows in the bidiagonal basis that the last model starts."""
+"""Ridge regression under replace, O(d) a generation in the bidiagonal basis of the last model; and with fresh real rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from refeed.theory.registry import require
 from refeed.theory.schedules import Generations, Schedule, by_generation, horizon
+from refeed.theory.simulate.gram import CHUNK, bartlett
 from refeed.theory.simulate.radial import Randomness, chi2, cosine
 
 
@@ -75,3 +76,46 @@ def _refit(
         value = (right[i] - upper[i - 1] * value) / diagonal[i]
         rest += value**2
     return first, rest
+
+
+def ridge_fresh(
+    *,
+    d: int,
+    n_real: int,
+    n_synthetic: int,
+    ridge: float,
+    n: int,
+    T1: int | None = None,
+    signal: float = 1.0,
+    s: Schedule = 1.0,
+    runs: int,
+    seed: Randomness = 0,
+) -> np.ndarray:
+    """Excess risk of ridge regression on n_real fresh real rows and n_synthetic rows of the latest model, pooled.
+
+    Exact: e_n = Q (G_s e_{n-1} + X'E - ridge w*), the real and the synthetic Gram matrix from Bartlett's factors. O(d^3) a
+    generation, whatever the rows.
+    """
+    rng, noise = np.random.default_rng(seed), by_generation(s, horizon(n, s))
+    first = n_real + n_synthetic if T1 is None else T1
+    require(d >= 1 and min(n_real, n_synthetic) >= 0, f"d >= 1 and rows >= 0 are needed, not {d}, {n_real}, {n_synthetic}")
+    require(ridge > 0 and signal >= 0, f"ridge must be positive and signal not negative, not {ridge} and {signal}")
+    errors = np.empty((runs, n))
+    for start in range(0, runs, CHUNK):
+        out = errors[start : start + CHUNK]
+        error: np.ndarray = np.zeros((len(out), d, 1))
+        for g in range(n):
+            gram = np.zeros((len(out), d, d)) + ridge * np.eye(d)
+            right = np.zeros((len(out), d, 1))
+            right[:, 0] -= ridge * np.sqrt(signal)
+            for rows, kind in ((n_real if g else first, "real"), (n_synthetic if g else 0, "synthetic")):
+                if rows:
+                    factor = bartlett(rng, d, rows, len(out))
+                    part = factor @ factor.transpose(0, 2, 1)
+                    gram += part
+                    right += noise[g] * (factor @ rng.standard_normal((len(out), factor.shape[2], 1)))
+                    if kind == "synthetic":
+                        right += part @ error
+            error = np.linalg.solve(gram, right)
+            out[:, g] = (error[:, :, 0] ** 2).sum(axis=1)
+    return errors
