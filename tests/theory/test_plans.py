@@ -52,6 +52,50 @@ def test_published_example():
     assert best_schedule(**sizes, budget="generated", limit=200).tolist() == [100, 10, 10, 10, 10]  # less is better still
 
 
+def test_compositions_reproduce_the_laws_that_are_known():
+    """Large pools, where a reservoir's random counts do not matter; the other laws exactly."""
+    n, T = 10, 1e6
+    rows, below = np.full(n, T), np.tril(np.ones((n, n)))
+    even = below * (T / np.arange(1, n + 1))[:, None]
+
+    def law(counts, **options):
+        return evaluate("mean.composition", counts=counts, T=rows, **options)
+
+    np.testing.assert_allclose(law(even, again=True), evaluate("mean.accumulate_subsample", T=T, M=T, n=n), rtol=1e-6)
+    np.testing.assert_allclose(law(even), evaluate("mean.reservoir", T=T, M=T, n=n), rtol=1e-6)
+    np.testing.assert_allclose(law(below * T) * T, np.cumsum(1.0 / np.arange(1, n + 1) ** 2))
+    np.testing.assert_allclose(law(np.triu(below, -2) * T), evaluate("mean.window", T=T, K=3, n=n))
+    beside = np.eye(n) * T
+    beside[:, 0] = T
+    np.testing.assert_allclose(law(beside), evaluate("regression.fixed_real", d=1, n_real=T, n_synthetic=T, n=n))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_compositions_against_rows(again):
+    """Strata of fixed counts, dropped for good or drawn anew: 60,000 lineages with their rows, z = 4 on each generation."""
+    rng, runs, T, counts = np.random.default_rng(3), 60_000, [6, 4, 5], [[6, 0, 0], [3, 4, 0], [2, 2, 3]]
+    batches = held = [rng.standard_normal((runs, T[0]))]
+    errors = []
+    for n in range(3):
+        held = [rng.permuted(batch, axis=1)[:, : counts[n][g]] for g, batch in enumerate(batches if again else held)]
+        mean = np.concatenate(held, 1).mean(1, keepdims=True)
+        errors.append(mean[:, 0] ** 2)
+        if n < 2:
+            fresh = mean + rng.standard_normal((runs, T[n + 1]))
+            batches, held = [*batches, fresh], [*held, fresh]
+    found = np.stack(errors, 1)
+    law = evaluate("mean.composition", counts=counts, T=T, again=again)
+    assert (np.abs(found.mean(0) - law) < 4 * found.std(0) / np.sqrt(runs)).all()
+
+
+def test_every_preset_has_an_outlook():
+    """All policies of the catalogue are there by name, apart from what is named in brackets."""
+    from refeed.catalogue import POLICIES
+
+    found = {outlook.policy.partition(" (")[0] for outlook in outlooks(real=100, rows=100, generations=6, dimension=5)}
+    assert set(POLICIES) <= found, set(POLICIES) - found
+
+
 def test_outlooks_are_the_laws():
     found = {outlook.policy: outlook for outlook in outlooks(real=60, rows=60, generations=8, dimension=5)}
     base = 5 / 54

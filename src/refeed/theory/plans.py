@@ -7,17 +7,19 @@ classical ones (many more rows than parameters) elsewhere, and each number says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from refeed.theory.compositions import composition, forgetting, pinned_reservoir, strata
+from refeed.theory.compositions import real_share as share_of_real
 from refeed.theory.mean import accumulate_subsample, reservoir, window
 from refeed.theory.registry import require
 from refeed.theory.regression import accumulate, replace
 from refeed.theory.regression_fixed_real import fixed_real
-from refeed.theory.regression_fresh import fresh_cost_rule, fresh_factor
+from refeed.theory.regression_fresh import fresh, fresh_best_weight, fresh_cost_rule, fresh_factor, fresh_weighted_asymptotic
 
 Budget = Literal["generated", "compute", "storage"]
 BUDGETS: tuple[Budget, ...] = ("generated", "compute", "storage")
@@ -44,42 +46,73 @@ def outlooks(
     _check(real, rows, generations, dimension)
     n, d = generations, dimension
     batches = np.array([real] + [rows] * (n - 1), dtype=float)
-    pool = np.cumsum(batches)
-    base, one = d / (real - d - 1), 1.0 / real
-    made = float(rows * (n - 1))
-    cap = int(min(real, rows if storage is None else storage))
-    least = batches.copy() if rows >= d + 2 else None
-    found = [Outlook(policy="real-only", error=np.ones(n), kind="exact", stored=real, generated=0, trained=float(n * real))]
-    if least is not None:
-        error = replace(d=d, T=least, n=n) / base
-        found.append(Outlook(policy="replace", error=error, kind="exact", stored=rows, generated=made, trained=pool[-1]))
-    error = accumulate(d=d, T=batches, n=n) / base
-    found.append(
-        Outlook(policy="accumulate", error=error, kind="exact", stored=pool[-1], generated=made, trained=float(pool.sum()))
-    )
-    if rows >= 1:
-        error = fixed_real(d=1, n_real=real, n_synthetic=rows, n=n) / one
-        kept = float(real + rows)
-        trained = float(real + (n - 1) * kept)
-        found.append(
-            Outlook(policy="fixed-real", error=error, kind="classical limit", stored=kept, generated=made, trained=trained)
-        )
-        error = window(T=batches, K=window_of, n=n) / one
-        kept = float(batches[-window_of:].sum())
-        trained = float(sum(batches[max(0, g - window_of + 1) : g + 1].sum() for g in range(n)))
-        name = f"window ({window_of} generations)"
-        found.append(Outlook(policy=name, error=error, kind="classical limit", stored=kept, generated=made, trained=trained))
-    if cap >= 2:
-        note = f"unstable: more than half as many parameters as rows ({d} to {cap})" if 2 * d > cap else ""
-        error = accumulate_subsample(T=batches, M=cap, n=n) / one
-        size = {"generated": made, "trained": float(n * cap)}
-        found.append(
-            Outlook(policy="accumulate-subsample", error=error, kind="classical limit", stored=pool[-1], note=note, **size)
-        )
-        error = reservoir(T=batches, M=cap, n=n) / one
-        found.append(Outlook(policy="reservoir", error=error, kind="classical limit", stored=cap, note=note, **size))
+    together = np.array([real] + [real + rows] * (n - 1), dtype=float)
+    found = [*_exact(batches, d), *_beside_real(batches, d, together), *_mean_models(batches, d, storage, window_of)]
+    if np.log2(real) + n < 50:  # beyond that nobody doubles
+        doubled = np.array([real, *(real * 2.0 ** np.arange(n - 1))])
+        error = accumulate(d=d, T=doubled, n=n) / (d / (real - d - 1))
+        found.append(_outlook("growing (2-fold)", error, "exact", doubled, np.cumsum(doubled), float(doubled.sum())))
+    found.append(Outlook(policy="real-only", error=np.ones(n), kind="exact", stored=real, generated=0, trained=float(n * real)))
     fitting = [outlook for outlook in found if storage is None or outlook.stored <= storage]
     return sorted(fitting, key=lambda outlook: outlook.error[-1])
+
+
+def _outlook(
+    policy: str, error: np.ndarray, kind: str, batches: np.ndarray, trained: np.ndarray, stored: float, note: str = ""
+) -> Outlook:
+    made, work = float(batches[1:].sum()), float(trained.sum())
+    return Outlook(policy=policy, error=error, kind=kind, stored=stored, generated=made, trained=work, note=note)
+
+
+def _exact(batches: np.ndarray, d: int) -> Iterator[Outlook]:
+    """Replace, replace-multiple and accumulate, by the laws of least squares."""
+    n, pool, base = len(batches), np.cumsum(batches), d / (batches[0] - d - 1)
+    if batches.min() >= d + 2:
+        yield _outlook("replace", replace(d=d, T=batches, n=n) / base, "exact", batches, batches, float(batches[-1]))
+    yield _outlook("replace-multiple", replace(d=d, T=pool, n=n) / base, "exact", pool, pool, float(pool[-1]))
+    yield _outlook("accumulate", accumulate(d=d, T=batches, n=n) / base, "exact", batches, pool, float(pool[-1]))
+
+
+def _beside_real(batches: np.ndarray, d: int, together: np.ndarray) -> Iterator[Outlook]:
+    """The latest synthetic rows beside real ones: the same ones, or fresh ones every generation, weighted or not."""
+    real, n = float(batches[0]), len(batches)
+    rows = float(batches[1]) if n > 1 else real
+    sizes, base, kept = {"n_real": real, "n_synthetic": rows, "n": n}, d / (real - d - 1), real + rows
+    yield _outlook("fixed-real", fixed_real(d=1, **sizes) * real, "classical limit", batches, together, kept)
+    note = "takes new real rows every generation"
+    yield _outlook("fresh-real", fresh(d=d, T1=real, **sizes) / base, "exact", batches, together, kept, note)
+    w = fresh_best_weight(ratio=real / rows)
+    error = fresh_weighted_asymptotic(d=d, T1=real, w=w, **sizes) / base
+    yield _outlook("weighted-fresh-real", error, "asymptotic", batches, together, kept, note)
+
+
+def _mean_models(batches: np.ndarray, d: int, storage: int | None, window_of: int) -> Iterator[Outlook]:
+    """Windows, subsamples, reservoirs and shares: by the mean model, which is least squares with many more rows than parameters."""
+    n, pool, real = len(batches), np.cumsum(batches), float(batches[0])
+    kind = "classical limit"
+    seen = np.array([batches[max(0, g - window_of + 1) : g + 1].sum() for g in range(n)])
+    error = window(T=batches, K=window_of, n=n) * real
+    yield _outlook(f"window ({window_of} generations)", error, kind, batches, seen, float(seen[-1]))
+
+    def composed(policy: str, counts: np.ndarray, stored: float | None = None, note: str = "") -> Outlook:
+        error = composition(counts=counts, T=batches, again=stored is not None) * real
+        fitted = counts.sum(axis=1)
+        return _outlook(policy, error, kind, batches, fitted, float(fitted[-1]) if stored is None else stored, note)
+
+    yield composed("forgetting (half survive)", forgetting(batches, 0.5))
+    yield composed("real-share (half)", share_of_real(batches, 0.5), float(pool[-1]))
+    yield composed("real-share-floor (half)", share_of_real(batches, 0.5, floor=True), float(pool[-1]))
+    room = real if storage is None else min(real, storage - real)
+    if room >= 1:
+        yield composed("pinned-reservoir", pinned_reservoir(batches, room))
+    cap = int(min(batches[: 2 if n > 1 else 1].min(), np.inf if storage is None else storage))
+    if cap >= 2:
+        unstable = f"unstable: more than half as many parameters as rows ({d} to {cap})" if 2 * d > cap else ""
+        fitted = np.full(n, float(cap))
+        error = accumulate_subsample(T=batches, M=cap, n=n) * real
+        yield _outlook("accumulate-subsample", error, kind, batches, fitted, float(pool[-1]), unstable)
+        yield _outlook("reservoir", reservoir(T=batches, M=cap, n=n) * real, kind, batches, fitted, float(cap), unstable)
+        yield composed("strata", strata(batches, cap), note=unstable)
 
 
 def _check(real: float, rows: float, generations: int, dimension: int) -> None:

@@ -14,6 +14,7 @@ Kind = Literal["exact", "bound", "classical limit", "asymptotic"]
 
 MODULES = (  # of this package; each registers its laws when it is imported
     "mean",
+    "compositions",
     "regression",
     "regression_variance",
     "regression_fresh",
