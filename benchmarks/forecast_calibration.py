@@ -1,8 +1,9 @@
-"""How well the forecast's intervals cover curves whose future is known; writes docs/theory/forecast.md.
+"""Measures how well forecasts cover, on loops like those they assume and on curves they were not built from; writes
+docs/theory/forecast.md.
 
-python benchmarks/forecast_calibration.py --levels    coverage on designs that the page does not use: what to widen by
-python benchmarks/forecast_calibration.py             the page, about ten minutes on two cores
-python benchmarks/forecast_calibration.py --quick     a few curves, nothing written
+python benchmarks/forecast_calibration.py            the whole page, ten minutes on two cores
+python benchmarks/forecast_calibration.py --quick    a few curves, nothing written
+python benchmarks/forecast_calibration.py --factors  what SPREAD should be, on other designs than those of the page
 """
 
 from __future__ import annotations
@@ -14,25 +15,39 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import csv  # noqa: E402
 import sys  # noqa: E402
-from collections import Counter  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from refeed.theory import forecast as module  # noqa: E402
 from refeed.theory import simulate  # noqa: E402
+from refeed.theory.calibration import Coverage, Trial, coverage, trial  # noqa: E402
 
-NOISE = 0.02  # of measurement, in units of the first excess error
-POLICIES = ("replace", "accumulate", "fresh-real", "reservoir", "falling")
+POLICIES = ("replace", "accumulate", "accumulate-subsample", "reservoir", "fresh-real", "falling")
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT.parent / "shared" / "reference"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A loop and what is seen of it; `noise` of measurement in units of generation 1's mean excess error."""
+
+    policy: str
+    d: int
+    T: int
+    observe: int
+    to: int
+    noise: float = 0.02
+    lineages: int = 1
+    share: float = 1 / 3  # real rows among the 1.5 T of a fresh-real generation
+    number: int = 0
+
+
 def reservoir(rng: np.random.Generator, d: int, rows: int, n: int) -> np.ndarray:
-    """One lineage of least squares on a uniform reservoir, with its rows."""
+    """One lineage of least squares on a uniform reservoir, with its rows: at T = 4 d and 40 generations that is faster."""
     x, w, errors, seen = rng.standard_normal((rows, d)), np.zeros(d), [], rows
     y = rng.standard_normal(rows)
     for g in range(n):
@@ -48,133 +63,119 @@ def reservoir(rng: np.random.Generator, d: int, rows: int, n: int) -> np.ndarray
     return np.array(errors)
 
 
-def curve(policy: str, d: int, rows: int, n: int, rng: np.random.Generator) -> np.ndarray:
+def curve(design: Design, rng: np.random.Generator) -> np.ndarray:
     """A loss curve of a least-squares loop: excess error in units of generation 1's mean, and measurement noise."""
-    base = d / (rows - d - 1)
-    if policy == "replace":
-        clean = simulate.replace(d=d, T=rows, n=n, runs=1, seed=rng)[0] / base
-    elif policy == "accumulate":
-        clean = simulate.accumulate(d=d, T=rows, n=n, runs=1, seed=rng)[0] / base
-    elif policy == "fresh-real":
-        clean = simulate.fresh(d=d, n_real=rows // 2, n_synthetic=rows, T1=rows, n=n, runs=1, seed=rng)[0] / base
-    elif policy == "reservoir":
-        clean = reservoir(rng, d, rows, n) / base
+    d, T, n = design.d, design.T, design.to
+    sizes = {"d": d, "T": T, "n": n, "runs": 1, "seed": rng}
+    if design.policy == "replace":
+        clean = simulate.replace(**sizes)[0]  # type: ignore[arg-type]
+    elif design.policy == "accumulate":
+        clean = simulate.accumulate(**sizes)[0]  # type: ignore[arg-type]
+    elif design.policy == "accumulate-subsample":
+        clean = simulate.accumulate_subsample(**sizes)[0]  # type: ignore[arg-type]
+    elif design.policy == "fresh-real":
+        real = int(1.5 * T * design.share)
+        clean = simulate.fresh(d=d, n_real=real, n_synthetic=int(1.5 * T) - real, T1=T, n=n, runs=1, seed=rng)[0]
+    elif design.policy == "reservoir":
+        clean = reservoir(rng, d, T, n)
     else:
-        clean = rng.uniform(0.5, 3) * np.arange(1.0, n + 1) ** -rng.uniform(0.3, 1.2)
-    return clean + NOISE * rng.standard_normal(n)
+        clean = rng.uniform(0.5, 3) * np.arange(1.0, n + 1) ** -rng.uniform(0.3, 1.2) * d / (T - d - 1)
+    return clean / (d / (T - d - 1)) + design.noise * rng.standard_normal(n)
 
 
-def judge(job: tuple[str, int, int, int, int, int, int]) -> list[dict[str, Any]]:
-    """One set of curves forecast twice, with and without the policy: where the truth lies among the draws, and the decision."""
-    policy, d, rows, k, to, lineages, number = job
-    rng = np.random.default_rng([number, d, k, len(policy), lineages])
-    curves = np.stack([curve(policy, d, rows, to, rng) for _ in range(lineages)])
-    setting, scale, shift = module._prepare(curves[:, :k], to=to, dimension=None, floor=None)
-    fits = {shape: module._fit(rng, shape, setting) for shape in module.SHAPES}
-    truth, found = curves[:, -1].mean(), []
-    for known in (policy, None):
-        made = module._average(rng, fits, setting, known if known in module.POLICIES else None, scale, shift)
-        last = made.draws[:, -1]
-        low, high = np.quantile(last, [0.1, 0.9])
-        found.append(
-            {
-                "job": job,
-                "known": known is not None,
-                "rank": float((last < truth).mean()),
-                "miss": abs(float(np.median(last)) - truth),
-                "width": high - low,
-                "decision": made.decision,
-            }
-        )
-    return found
+def judge(design: Design) -> list[Trial]:
+    """One set of curves forecast, with and without the policy."""
+    key = [design.number, design.d, design.T, design.observe, design.lineages, POLICIES.index(design.policy)]
+    rng = np.random.default_rng(key)
+    curves = np.stack([curve(design, rng) for _ in range(design.lineages)])
+    return trial(curves, observe=design.observe, to=design.to, policy=design.policy, seed=design.number)
 
 
-def run(jobs: list[Any]) -> list[dict[str, Any]]:
-    with ProcessPoolExecutor(2) as pool:
-        return [entry for entries in pool.map(judge, jobs, chunksize=4) for entry in entries]
+Found = list[tuple[Design, list[Trial]]]
 
 
-def covered(entries: list[dict[str, Any]], level: float) -> float:
-    return float(np.mean([abs(entry["rank"] - 0.5) <= level / 2 for entry in entries]))
+def run(designs: list[Design]) -> Found:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        return list(zip(designs, pool.map(judge, designs, chunksize=4), strict=True))
 
 
-def levels() -> None:
-    """Raw coverage on training designs, and the raw level that covers each nominal one."""
-    jobs = [
-        (policy, d, rows * d, k, to, 1, number)
-        for policy in POLICIES[:3] + POLICIES[4:]
-        for d in (5, 25, 60, 200)
-        for rows in (4,)
-        for k, to in ((5, 20), (8, 40), (6, 12))
-        for number in range(1000, 1015)
-    ]
-    entries = run(jobs)
-    for known in (True, False):
-        part = [entry for entry in entries if entry["known"] == known]
-        gaps = np.sort([2 * abs(entry["rank"] - 0.5) for entry in part])
-        wide = {level: round(float(np.quantile(gaps, level)), 4) for level in (0.5, 0.8, 0.9, 0.95, 0.98)}
-        print(
-            "policy known" if known else "policy unknown",
-            "raw coverage",
-            {x: round(covered(part, x), 3) for x in wide},
-            "use",
-            wide,
-        )
-
-
-def table(number: int) -> Iterator[str]:
-    jobs = [
-        (policy, d, 4 * d, k, to, lineages, seed)
+def designs_of_the_page(number: int) -> list[Design]:
+    return [
+        Design(policy=policy, d=d, T=4 * d, observe=k, to=to, lineages=lineages, number=seed)
         for lineages in (1, 4)
         for d in (10, 100)
-        for policy in POLICIES
+        for policy in (POLICIES if lineages == 1 else POLICIES[:2])
         for k, to in ((5, 20), (8, 40))
         for seed in range(number if lineages == 1 else number // 3)
     ]
-    jobs = [job for job in jobs if job[5] == 1 or job[0] in ("replace", "accumulate")]
-    entries = run(jobs)
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for entry in entries:
-        policy, d, _, k, to, lineages, _ = entry["job"]
-        groups.setdefault((lineages, entry["known"], k, to, d, policy), []).append(entry)
-    yield "| lineages | policy told | k to H | d | policy | 50 % | 80 % | 95 % | median miss | 80 % width | decisions |"
-    yield "|" + "---|" * 11
-    off = 0
-    for key in sorted(groups, key=lambda key: (key[0], not key[1], key[4], key[2], key[5])):
-        lineages, known, k, to, d, policy = key
-        part = groups[key]
-        found = [covered(part, module.widened(level)) for level in (0.5, 0.8, 0.95)]
-        bad = [abs(value - level) > 0.03 for value, level in zip(found[1:], (0.8, 0.95), strict=True)]
-        off += any(bad)
-        cells = [f"{found[0]:.2f}"] + [f"**{value:.2f}**" if b else f"{value:.2f}" for value, b in zip(found[1:], bad, strict=True)]
-        counts = Counter(e["decision"] for e in part).most_common(3)
-        decisions = ", ".join(f"{name} {count / len(part):.2f}" for name, count in counts)
-        miss, width = np.median([e["miss"] for e in part]), np.median([e["width"] for e in part])
-        told = "yes" if known and policy in module.POLICIES else "no"
-        covers = " | ".join(cells)
-        yield f"| {lineages} | {told} | {k} to {to} | {d} | {policy} | {covers} | {miss:.2f} | {width:.2f} | {decisions} |"
-    singles = [e for e in entries if e["job"][5] == 1]
-    few = number // 3
-    errors = f"{(0.16 / number) ** 0.5:.3f} and {(0.16 / few) ** 0.5:.3f}"
-    yield f"\n{off} of {len(groups)} rows are off by more than 3 points at 80 or 95 % (**bold**). With {number} curves a row of one"
-    yield f"lineage and {few} a row of four, the standard error of an 80 % entry is {errors}, so most of that is chance. Pooled:\n"
-    yield "| single lineages | curves | 50 % | 80 % | 95 % |"
-    yield "|---|---|---|---|---|"
-    for title, chosen in pools(singles):
-        rates = [covered(chosen, module.widened(level)) for level in (0.5, 0.8, 0.95)]
-        bold = [f"**{r:.3f}**" if abs(r - x) > 0.03 else f"{r:.3f}" for r, x in zip(rates, (0.5, 0.8, 0.95), strict=True)]
-        yield f"| {title} | {len(chosen)} | {' | '.join(bold)} |"
 
 
-def pools(entries: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for known, told in ((True, "told"), (False, "not told")):
-        part = [e for e in entries if e["known"] == known]
+def factors() -> None:
+    """By policy told, on designs that the page does not have: by what factor intervals about the median should be wider."""
+    rng = np.random.default_rng(0)
+    sizes = [(d, f, s) for d in (5, 20, 50) for f in (3, 8) for s in (0.01, 0.04)] + [(150, 3, 0.01), (150, 8, 0.04)]
+    seen = ((4, 12), (6, 24), (7, 30), (10, 40))
+    designs = []
+    for number in range(24):
         for policy in POLICIES:
-            if policy in module.POLICIES or not known:
-                yield f"{policy}, {told}", [e for e in part if e["job"][0] == policy]
+            for d, f, noise in sizes:
+                k, to = seen[rng.integers(len(seen))]
+                size = min(d, 80) if policy in ("reservoir", "accumulate-subsample") else d
+                share = float(rng.choice([0.2, 0.5, 0.6]))
+                one = Design(policy=policy, d=size, T=f * size, observe=k, to=to, noise=noise, share=share, number=number + 10_000)
+                designs.append(one)
+    found = run(designs)
+    for policy in POLICIES:
+        made = coverage([t for design, trials in found if design.policy == policy for t in trials if t.told or policy == "falling"])
+        print(policy, {level: round(share, 3) for level, share in made.shares.items()}, f"+- {made.errors[0.8]:.3f}")
+
+
+def cells(made: Coverage) -> str:
+    return " | ".join(
+        f"{share:.3f}" if level == 0.5 or made.calibrated[level] else f"**{share:.3f}**" for level, share in made.shares.items()
+    )
+
+
+def table(found: Found) -> Iterator[str]:
+    yield "| lineages | policy told | k to H | d | policy | curves | 50 % | 80 % | 95 % | median miss | 80 % width | decisions |"
+    yield "|" + "---|" * 12
+    off, far, rows = 0, 0, 0
+    keys = dict.fromkeys((g.lineages, told, g.observe, g.to, g.d, g.policy) for g, _ in found for told in (True, False))
+    for key in sorted(keys, key=lambda key: (key[0], not key[1], key[4], key[2], POLICIES.index(key[5]))):
+        lineages, told, k, to, d, policy = key
+        part = [t for g, trials in found for t in trials if (g.lineages, t.told, g.observe, g.to, g.d, g.policy) == key]
+        if not part:
+            continue
+        made = coverage(part)
+        gaps = [(abs(made.shares[level] - level), made.errors[level]) for level in (0.8, 0.95)]
+        rows, off = rows + 1, off + any(gap > 0.03 for gap, _ in gaps)
+        far += any(gap > 0.03 + 2 * error for gap, error in gaps)
+        decisions = ", ".join(f"{name} {share:.2f}" for name, share in list(made.decisions.items())[:3])
+        yield (
+            f"| {lineages} | {'yes' if told else 'no'} | {k} to {to} | {d} | {policy} | {made.trials} | {cells(made)} | "
+            f"{made.miss:.2f} | {made.width:.2f} | {decisions} |"
+        )
+    singles = max(sum(g.lineages == 1 for g, _ in found) // 24, 1)
+    yield f"\n{off} of {rows} rows are off by more than 3 points at 80 or 95 % (**bold**), {far} of them by more than chance:"
+    yield f"(3 points and two standard errors). With {singles} curves a row of one lineage, the standard error of an 80 % entry is"
+    yield f"{(0.16 / singles) ** 0.5:.3f}, of a 95 % one {(0.0475 / singles) ** 0.5:.3f}. Pooled over what is not named:\n"
+    yield "| single lineages | curves | 50 % | 80 % | 95 % | standard error at 80 % |"
+    yield "|---|---|---|---|---|---|"
+    for title, part in pooled(found):
+        made = coverage(part)
+        yield f"| {title} | {made.trials} | {cells(made)} | {made.errors[0.8]:.3f} |"
+
+
+def pooled(found: Found) -> Iterator[tuple[str, list[Trial]]]:
+    for told, said in ((True, "told"), (False, "not told")):
+        part = [(g, t) for g, trials in found for t in trials if g.lineages == 1 and t.told == told]
+        for policy in POLICIES:
+            mine = [t for g, t in part if g.policy == policy]
+            if mine:
+                yield f"{policy}, {said}", mine
         for d in (10, 100):
             for k in (5, 8):
-                yield f"d = {d}, k = {k}, {told}", [e for e in part if e["job"][1] == d and e["job"][3] == k]
+                yield f"d = {d}, k = {k}, {said}", [t for g, t in part if (g.d, g.observe) == (d, k)]
 
 
 def outside() -> Iterator[str]:
@@ -226,16 +227,19 @@ def real_curves() -> Iterator[tuple[str, np.ndarray, str]]:
 
 
 def main() -> None:
-    if "--levels" in sys.argv:
-        levels()
+    if "--factors" in sys.argv:
+        factors()
         return
     quick = "--quick" in sys.argv
-    number = 6 if quick else 120
-    lines = list(table(number))
+    write(run(designs_of_the_page(6 if quick else 150)), keep=not quick)
+
+
+def write(found: Found, *, keep: bool) -> None:
+    lines = list(table(found))
     print("\n".join(lines), flush=True)
     real = list(outside()) if REFERENCE.exists() else ["The reference curves do not lie beside this repository."]
     print("\n".join(real))
-    if not quick:
+    if keep:
         page = ROOT / "docs" / "theory" / "forecast.md"
         page.write_text(ABOUT.format(table="\n".join(lines), outside="\n".join(real)), encoding="utf-8")
         print(f"Wrote {page}")
@@ -243,15 +247,16 @@ def main() -> None:
 
 ABOUT = """# The forecast: how well it covers
 
-Written by `python benchmarks/forecast_calibration.py`; do not edit. The model is in `refeed.theory.forecast`. Test curves
-are least-squares loops (T = 4 d rows a generation; fresh-real: T/2 fresh real rows and T synthetic ones; falling: c n^-g
-with random c and g), excess error in units of generation 1's mean, measurement noise .02. The reservoir loops are run with
-their rows. Intervals are judged at the last generation H, having seen generations 1..k of each lineage. `lineages` is how
-many seeds the forecast sees; it predicts their mean.
+Written by `python benchmarks/forecast_calibration.py`; do not edit. The model is in `refeed.theory.forecast`. Your own loops are
+judged the same way by `refeed forecast STUDY --check`, for example after `refeed run forecast-check`.
 
-The posterior's own intervals are a little too narrow, as an effective dimension cannot be read from five numbers. So they
-are widened by one fixed map, `refeed.theory.forecast.widened`, chosen on other designs (d = 5, 25, 60, 200; `--levels`), the
-same for every policy.
+Test curves are least-squares loops (T = 4 d rows a generation; fresh-real: T/2 fresh real rows and T synthetic ones; falling:
+c n^-g with random c and g), excess error in units of generation 1's mean, measurement noise .02. Intervals are judged at the last
+generation H, having seen generations 1..k of each lineage. `lineages` is how many seeds the forecast sees; it predicts their mean.
+
+What is learnt from curves is learnt on other designs (`--factors`: d = 5, 20, 50, 80, 150, T = 3 d and 8 d, noise .01 and .04,
+k = 4, 6, 7, 10), not on those below: how far three shapes' draws are spread about their median (`SPREAD`: straight lines 1.09,
+reservoirs 1.07, falling .8), and by how much a subsample may outrun its classical law (up to n^.5).
 
 ## Loops like those it assumes
 

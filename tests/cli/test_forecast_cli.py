@@ -49,6 +49,18 @@ def test_a_finished_study(tmp_path):
     assert done.exit_code == 0, done.exception
     with_no_policy = refeed("forecast", name, "--workspace", tmp_path, "--to", 8).exception
     assert "more than one policy" in str(with_no_policy)
+    assert "--to is missing" in str(refeed("forecast", name, "--workspace", tmp_path).exception)
+    check = ("forecast", name, "--workspace", tmp_path, "--check", "--quantity", "variance", "--lineages", 2)
+    done = refeed(*check, "--observe", 3)
+    assert done.exit_code == 0, done.exception
+    assert "+-: one standard error" in done.stdout
+    page = (tmp_path / "studies" / name / "forecast-check.html").read_text()
+    assert "<svg" in page
+    assert "accumulate-subsample" in page
+    rows = json.loads(refeed(*check, "--observe", 3, "--policy", "accumulate", "--json").stdout)
+    assert [(row["told"], row["observe"], row["to"], row["lineages"]) for row in rows] == [(True, 3, 5, 2), (False, 3, 5, 2)]
+    assert "no lineage that can be checked" in str(refeed(*check, "--observe", 5).exception)
+    assert "no case 'none'" in str(refeed(*check, "--case", "none").exception)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from builder import grid, language_case, regression_case, results
 
 from refeed.report import Results, write
 from refeed.report.figures import composition, curves, specification, to_svg
+from refeed.report.growth import growth
 from refeed.report.html import tag
 from refeed.report.text import count, duration, number
 
@@ -163,3 +164,16 @@ def test_words():
     assert (count(1, "policy"), count(2, "policy"), count(1200, "seed")) == ("1 policy", "2 policies", "1,200 seeds")
     assert (duration(3.14159), duration(112.4), duration(7300)) == ("3.14 s", "1 min 52 s", "2 h 1 min")
     assert tag("p", "a < b", None, cls="x", hidden=True) == '<p class="x" hidden>a &lt; b</p>'
+
+
+def test_a_grid_over_the_share_of_parameters_has_a_growth_map(tmp_path):
+    """Laws and lineages beside each other, the instability marked; the paper's grid of three sizes has none."""
+    cases = [regression_case(f"T{T}", d=8, T=T, s=1.0, labels={"source.rows": T}) for T in (12, 16, 24, 40)]
+    made = results(cases=cases, generations=4)
+    chart = growth(made, [case["name"] for case in cases])
+    titles = {(panel["title"]["text"], panel["title"]["subtitle"]) for panel in chart.to_dict()["concat"] if "title" in panel}
+    assert {("replace", "law: exact"), ("replace", "lineages"), ("reservoir", "law: classical limit")} <= titles
+    page = write(made.save(tmp_path)).read_text()
+    assert "How the error grows" in page
+    paper = grid()
+    assert growth(paper, list(paper.cases)) is None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def forecast(
     curve: Annotated[str, typer.Argument(metavar="RUN|CSV", help="A finished study, or a CSV of generation, loss (and seed).")],
-    to: Annotated[int, typer.Option("--to", min=2, help="The last generation to forecast, counted from the curve's first.")],
+    to: Annotated[int | None, typer.Option("--to", min=2, help="The last generation to forecast, counted from the first.")] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="The policy of the loop; 'unknown' to leave it open.")] = None,
     observe: Annotated[int | None, typer.Option("--observe", min=3, help="Use the first so many generations only.")] = None,
     dimension: Annotated[float | None, typer.Option("--dimension", help="Effective number of parameters, if known.")] = None,
@@ -26,6 +26,10 @@ def forecast(
     quantity: Annotated[str | None, typer.Option("--quantity", help="The quantity of a study; its headline.")] = None,
     column: Annotated[str | None, typer.Option("--column", help="The loss column of a CSV.")] = None,
     where: Annotated[list[str] | None, typer.Option("--where", metavar="COLUMN=VALUE", help="Rows of a CSV.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Forecast the known end of a finished study's lineages: do the intervals cover?")
+    ] = False,
+    lineages: Annotated[int, typer.Option("--lineages", min=1, help="With --check: at most so many of a case and policy.")] = 60,
     workspace: WorkspacePath = Path("runs"),
     json_output: Json = False,
 ) -> None:
@@ -37,6 +41,24 @@ def forecast(
     from refeed.theory.forecast import forecast as predict
 
     studies, path = finished(workspace), Path(curve)
+    if check:
+        from refeed.cli import forecast_check
+
+        if curve not in studies and not (path / "study.json").exists():
+            raise UserError(f"--check needs a finished study, and {curve} is none.", hint="Type: refeed run forecast-check")
+        folder = studies.get(curve, path)
+        rows = forecast_check.check(folder, observe=observe, to=to, policy=policy, case=case, quantity=quantity, most=lineages)
+        page = forecast_check.write(folder, rows)
+        if json_output:
+            print(forecast_check.as_json(rows))
+            return
+        forecast_check.show(rows)
+        print(f"\nPage: {page}")
+        return
+    if to is None:
+        raise UserError(
+            "--to is missing: the last generation to forecast.", hint=f"Type, for example: refeed forecast {curve} --to 20"
+        )
     if curve in studies or (path / "study.json").exists():
         losses = from_study(studies.get(curve, path), policy=policy, case=case, quantity=quantity)
     else:

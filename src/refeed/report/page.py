@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refeed.report import figures, panels, sections
+from refeed.report import figures, growth, panels, sections
 from refeed.report.figures import Panel
 from refeed.report.html import Html, join, script, script_json, tag
 from refeed.report.overlay import reference_names, theory
@@ -68,6 +68,7 @@ class _Builder:
             tag("div", *(self.overview(group, rows) for group in groups(results)), cls="cards"),
             *self.verdicts(by_case),
             *self.measurements(),
+            *self.growth(),
             *self.compositions(),
             *self.samples(),
             *self.run(),
@@ -166,6 +167,16 @@ class _Builder:
             yield tag("h2", "Also measured")
             yield sections.legend(results)
             yield tag("div", *made, cls="cards small-multiples")
+
+    def growth(self) -> Iterator[Html]:
+        """Where the study spans d/T: the map of growth regimes, the laws beside the lineages."""
+        for group in groups(self.results):
+            full = growth.growth(self.results, group)
+            if full is not None:
+                head = tag("h4", "Growth map ", tag("span", "regime by d/T and generation", cls="small"))
+                drawn = self.figure("growth-map", full, full, head, _sentence([growth.CAPTION]), grid=True)
+                yield tag("h2", "How the error grows")
+                yield tag("section", drawn, cls="card wide")
 
     def compositions(self) -> Iterator[Html]:
         """What each generation trained on; cases with the same shares are drawn once."""

@@ -106,14 +106,31 @@ def branching_survival(*, n: Generations) -> np.ndarray:
     return at(curve, n)
 
 
-def _kept(T: float, n: Generations) -> np.ndarray:
-    require(np.ndim(T) == 0 and T > 0, f"T must be one positive number for the branching limit, not {T}")
-    return T * branching_survival(n=n)
+def _kept(T: Schedule, n: Generations) -> np.ndarray:
+    """T_1 times the probability that one draw of generation 1 has descendants at generation n; T pi_n for equal T.
+
+    Backwards from generation n: a_n = 1, a_i = 1 - exp(-(T_{i+1}/T_i) a_{i+1}), since a draw has Poisson(T_{i+1}/T_i) children.
+    """
+    last = horizon(n, T)
+    rows = by_generation(T, last)
+    require(bool((rows > 0).all()), f"T must be positive for the branching limit, not {rows.min():g}")
+    if np.ndim(T) == 0:
+        return rows[0] * branching_survival(n=last if n is None else n)
+    curve = np.ones(last)
+    for g in range(1, last):
+        for i in range(g - 1, -1, -1):
+            curve[g] = -np.expm1(-rows[i + 1] / rows[i] * curve[g])
+    return at(rows[0] * curve, n)
 
 
 @law("categorical.survivors_branching", kind="asymptotic")
 def survivors_branching(
-    *, T: float, n: Generations, num_symbols: int | None = None, beta: float | None = None, p: Sequence[float] | None = None
+    *,
+    T: Schedule,
+    n: Generations = None,
+    num_symbols: int | None = None,
+    beta: float | None = None,
+    p: Sequence[float] | None = None,
 ) -> np.ndarray:
     """E of the number of symbols alive at generation n under replace, for many rare symbols: sum_k 1 - exp(-T p_k pi_n).
 
@@ -125,7 +142,12 @@ def survivors_branching(
 
 @law("categorical.missing_mass_branching", kind="asymptotic")
 def missing_mass_branching(
-    *, T: float, n: Generations, num_symbols: int | None = None, beta: float | None = None, p: Sequence[float] | None = None
+    *,
+    T: Schedule,
+    n: Generations = None,
+    num_symbols: int | None = None,
+    beta: float | None = None,
+    p: Sequence[float] | None = None,
 ) -> np.ndarray:
     """E of the true probability of all symbols that are lost at generation n under replace: sum_k p_k exp(-T p_k pi_n).
 
@@ -149,7 +171,7 @@ def survivors_accumulate(
 
 
 @law("categorical.zipf_support", kind="asymptotic")
-def zipf_support(*, beta: float, T: float, n: Generations) -> np.ndarray:
+def zipf_support(*, beta: float, T: Schedule, n: Generations = None) -> np.ndarray:
     """E of the number of symbols alive at generation n under replace, infinitely many with p_k = c k^-beta.
 
     Gamma(1 - 1/beta) (c T pi_n)^(1/beta), c = 1/zeta(beta). Asymptotic, T -> infinity: the branching sum as an integral.
@@ -159,7 +181,7 @@ def zipf_support(*, beta: float, T: float, n: Generations) -> np.ndarray:
 
 
 @law("categorical.zipf_missing_mass", kind="asymptotic")
-def zipf_missing_mass(*, beta: float, T: float, n: Generations) -> np.ndarray:
+def zipf_missing_mass(*, beta: float, T: Schedule, n: Generations = None) -> np.ndarray:
     """E of the true probability of the lost symbols at generation n under replace, infinitely many with p_k = c k^-beta.
 
     (c^(1/beta)/beta) Gamma(1 - 1/beta) (T pi_n)^-(1 - 1/beta). Asymptotic, T -> infinity; the exponent of Dohmatob et al.

@@ -17,6 +17,7 @@ from refeed.theory.regression_fixed_real import fixed_real_asymptotic
 from refeed.theory.regression_fresh import fresh, history_mixture
 
 REGIMES = ("bounded", "logarithmic", "linear", "faster")
+OPEN = "cannot say"  # of measured growth that the scatter of the lineages hides
 EDGES = (0.85, 1.4, 2.8)
 SETTLED = 1e-3  # of the error: growth below it over a doubling is none
 
@@ -24,15 +25,16 @@ Curve = Callable[[int, int, int], np.ndarray]  # d, T, n -> errors of generation
 
 CURVES: dict[str, tuple[str, Curve]] = {
     "accumulate": ("exact", lambda d, T, n: accumulate(d=d, T=T, n=n)),
-    "fixed real + latest": ("asymptotic", lambda d, T, n: fixed_real_asymptotic(d=d, n_real=T, n_synthetic=T, n=n)),
-    "fresh real + latest, half and half": ("exact", lambda d, T, n: fresh(d=d, n_real=T / 2, n_synthetic=T / 2, n=n)),
-    "history mixture (accumulate-subsample)": ("exact", lambda d, T, n: history_mixture(d=d, M=T, n=n)),
+    "fixed-real": ("asymptotic", lambda d, T, n: fixed_real_asymptotic(d=d, n_real=T, n_synthetic=T, n=n)),
+    "fresh-real": ("exact", lambda d, T, n: fresh(d=d, n_real=T, n_synthetic=T, T1=T, n=n)),
+    "fresh-real, T rows in all": ("exact", lambda d, T, n: fresh(d=d, n_real=T / 2, n_synthetic=T / 2, n=n)),
+    "accumulate-subsample": ("exact, as a history mixture", lambda d, T, n: history_mixture(d=d, M=T, n=n)),
     "replace-multiple": ("exact", lambda d, T, n: replace_multiple(d=d, T=T, n=n)),
     "reservoir": ("classical limit", lambda d, T, n: d * reservoir(T=T, M=T, n=n)),
-    "window of 3": ("classical limit", lambda d, T, n: d * window(T=T, K=3, n=n)),
+    "window (generations 3)": ("classical limit", lambda d, T, n: d * window(T=T, K=3, n=n)),
     "replace": ("exact", lambda d, T, n: replace(d=d, T=T, n=n)),
 }
-INSTABILITIES = {"fresh real + latest, half and half": 0.75, "history mixture (accumulate-subsample)": 0.5}  # d/T, rows many
+INSTABILITIES = {"fresh-real, T rows in all": 0.75, "accumulate-subsample": 0.5}  # d/T, rows many
 
 
 def regime(now: float, doubled: float, again: float) -> str:
@@ -42,6 +44,26 @@ def regime(now: float, doubled: float, again: float) -> str:
     if doubled - now <= SETTLED * now:
         return "bounded"
     return REGIMES[int(np.searchsorted(EDGES, (again - doubled) / (doubled - now)))]
+
+
+def measured_regime(now: np.ndarray, doubled: np.ndarray, again: np.ndarray) -> str:
+    """The regime of measured errors, one entry a lineage, at generations n, 2n and 4n; "cannot say" where two standard errors of
+    the ratio of increments reach into another regime, unless all growth is below a tenth of the error."""
+    first, second, count = doubled - now, again - doubled, len(now)
+    if count < 2 or not np.isfinite(again).all():
+        return OPEN
+
+    def spread(values: np.ndarray) -> float:
+        return float(values.std(ddof=1) / np.sqrt(count))
+
+    if (first + second).mean() + 2 * spread(first + second) < 0.1 * now.mean():
+        return "bounded"
+    if first.mean() < 3 * spread(first):
+        return OPEN
+    ratio = second.mean() / first.mean()
+    error = 2 * spread(second - ratio * first) / first.mean()
+    low, high = np.searchsorted(EDGES, [ratio - error, ratio + error])
+    return REGIMES[int(low)] if low == high else OPEN
 
 
 def growth_map(

@@ -152,16 +152,20 @@ def window(*, T: Schedule, K: int, n: Generations = None, s: Schedule = 1.0) -> 
 
 
 @law("mean.real_stream", kind="classical limit")
-def real_stream(*, r: float, T: float, n: Generations, s: float = 1.0) -> np.ndarray:
+def real_stream(*, r: Schedule, T: Schedule, n: Generations = None, s: Schedule = 1.0) -> np.ndarray:
     """Accumulate r fresh real and T synthetic rows a generation: V_n = (1 - rho/n)^2 V_{n-1} + s^2/(n^2 (r+T)), rho = r/(r+T).
+
+    By generation, N_n rows in all: V_n = (1 - r_n/N_n)^2 V_{n-1} + s_n^2 (r_n + T_n)/N_n^2.
 
     Classical limit, s^2 d for s^2 in regression. V_n falls like n^-min(1, 2 rho), log n / n at rho = 1/2: to keep the 1/n of real
     data, at least half of the stream must be real. Generation 1 has r + T real rows.
     """
-    require(r >= 0 and T >= 0 and r + T > 0 and s >= 0, f"r, T, s >= 0 and r + T > 0 are needed, not r = {r}, T = {T}, s = {s}")
-    last, rho, value = horizon(n), r / (r + T), 0.0
-    curve = np.empty(last)
-    for g in range(1, last + 1):
-        value = (1 - rho / g) ** 2 * value + s**2 / (g**2 * (r + T))
-        curve[g - 1] = value
+    last = horizon(n, r, T, s)
+    real, rows, noise = by_generation(r, last), by_generation(T, last), _noise(s, last)
+    sound = min(real.min(), rows.min()) >= 0 and real[0] + rows[0] > 0
+    require(bool(sound), f"r, T >= 0 and r + T > 0 are needed, not r = {r}, T = {T}")
+    total, value, curve = np.cumsum(real + rows), 0.0, np.empty(last)
+    for g in range(last):
+        value = (1 - real[g] / total[g]) ** 2 * value + noise[g] ** 2 * (real[g] + rows[g]) / total[g] ** 2
+        curve[g] = value
     return at(curve, n)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 Kind = Literal["exact", "bound", "classical limit", "asymptotic"]
 
 MODULES = (  # of this package; each registers its laws when it is imported
@@ -109,7 +111,24 @@ def evaluate(name: str, **parameters: Any) -> Any:
     if unknown or missing:
         said = [f"has no parameter {key!r}" for key in unknown] + [f"needs {key!r}" for key in missing]
         raise TheoryError(f"{name} {', '.join(said)}; its parameters are {', '.join(found.parameters)}")
+    for key, value in parameters.items():
+        _check_number(key, value)
     return found.function(**parameters)
+
+
+WHOLE = ("d", "n", "K", "num_symbols")
+
+
+def _check_number(key: str, value: Any) -> None:
+    """No law has a value at infinity or NaN, nor for half a feature."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return  # text, None: the law's own business
+    if value is not None and not np.isfinite(array).all():
+        raise TheoryError(f"{key} must be finite, not {value}")
+    if value is not None and key in WHOLE and (array != np.round(array)).any():
+        raise TheoryError(f"{key} must be whole, not {value}")
 
 
 def require(condition: bool, message: str) -> None:

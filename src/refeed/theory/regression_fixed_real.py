@@ -10,29 +10,30 @@ import numpy as np
 from scipy.optimize import brentq
 
 from refeed.theory.registry import law, require
-from refeed.theory.schedules import Generations, at, horizon
+from refeed.theory.schedules import Generations, Schedule, at, by_generation, horizon
 
 NODES = 400  # of the quadrature on the Marchenko-Pastur law; converged to 1e-12 at d/n_real = .9
 
 
-def _check(d: int, n_real: float, n_synthetic: float, s: float, least: float) -> None:
+def _check(d: int, n_real: float, n_synthetic: float, s: Schedule, least: float) -> None:
     require(d >= 1, f"d must be at least 1, not {d}")
     require(n_real >= least, f"n_real >= {least:g} is needed, but n_real = {n_real:g} and d = {d}")
     require(n_synthetic > 0, f"n_synthetic must be positive, not {n_synthetic:g}")
-    require(s >= 0, f"s is a standard deviation and must not be negative, not {s}")
+    require(bool((np.asarray(s, dtype=float) >= 0).all()), f"s is a standard deviation and must not be negative, not {s}")
 
 
 @law("regression.fixed_real", kind="classical limit")
-def fixed_real(*, d: int, n_real: float, n_synthetic: float, n: Generations, s: float = 1.0) -> np.ndarray:
+def fixed_real(*, d: int, n_real: float, n_synthetic: float, n: Generations, s: Schedule = 1.0) -> np.ndarray:
     """Fixed real rows plus the latest synthetic ones: err_n = s^2 d/n_r + f_n, f_n = alpha^2 (f_{n-1} + s^2 d/n_s), alpha = n_s/M.
 
     Classical limit (rows many times d). At most 1.5 times the error of the real rows alone, whatever n_synthetic.
     """
     _check(d, n_real, n_synthetic, s, 1)
-    last, alpha, added, f = horizon(n), n_synthetic / (n_real + n_synthetic), s**2 * d / n_synthetic, 0.0
-    curve = np.full(last, s**2 * d / n_real)
+    last, alpha, f = horizon(n, s), n_synthetic / (n_real + n_synthetic), 0.0
+    noise = by_generation(s, last)
+    curve = np.full(last, noise[0] ** 2 * d / n_real)
     for i in range(1, last):
-        f = alpha**2 * (f + added)
+        f = alpha**2 * (f + noise[i] ** 2 * d / n_synthetic)
         curve[i] += f
     return at(curve, n)
 
@@ -49,7 +50,7 @@ def fixed_real_limit(*, d: int, n_real: float, n_synthetic: float, s: float = 1.
 
 
 @law("regression.fixed_real_asymptotic", kind="asymptotic")
-def fixed_real_asymptotic(*, d: int, n_real: float, n_synthetic: float, n: Generations, s: float = 1.0) -> np.ndarray:
+def fixed_real_asymptotic(*, d: int, n_real: float, n_synthetic: float, n: Generations, s: Schedule = 1.0) -> np.ndarray:
     """Fixed real rows plus the latest synthetic ones, where d is not small against the rows: a recursion on the spectrum of
     X_r'X_r.
 
@@ -58,7 +59,8 @@ def fixed_real_asymptotic(*, d: int, n_real: float, n_synthetic: float, n: Gener
     Marchenko-Pastur's. Generation 1 is exact.
     """
     _check(d, n_real, n_synthetic, s, d + 2)
-    last = horizon(n)
+    last = horizon(n, s)
+    level = by_generation(s, last)
     a, weight = _marchenko_pastur(d, n_real)
     log_kappa = brentq(lambda y: np.exp(y) * (1 + d * weight @ (1 / (a + np.exp(y)))) - n_synthetic, -60, 60, xtol=1e-14)
     kappa = np.exp(log_kappa)
@@ -70,11 +72,11 @@ def fixed_real_asymptotic(*, d: int, n_real: float, n_synthetic: float, n: Gener
         """E[Q b Q] for b with the eigenvectors of G_r."""
         return q**2 * (b + scale * d * (weight @ (q**2 * b)) / feedback)
 
-    noise = s**2 * (q - sandwich(a))  # E[Q G_s Q]
+    noise = q - sandwich(a)  # E[Q G_s Q]
     D = np.zeros_like(a)
-    curve = np.full(last, s**2 * d / (n_real - d - 1))
+    curve = np.full(last, level[0] ** 2 * d / (n_real - d - 1))
     for i in range(1, last):
-        D = D * (1 - 2 * q * a) + sandwich(a**2 * D) + noise
+        D = D * (1 - 2 * q * a) + sandwich(a**2 * D) + level[i] ** 2 * noise
         curve[i] += d * weight @ D
     return at(curve, n)
 

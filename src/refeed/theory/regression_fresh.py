@@ -117,7 +117,7 @@ def fresh_weighted_asymptotic(
     n_synthetic: float,
     w: float,
     n: Generations = 6,
-    s: float = 1.0,
+    s: Schedule = 1.0,
     T1: float | None = None,
 ) -> np.ndarray:
     """The fresh-data loop by weighted least squares, total weight w on real and 1 - w on synthetic rows; rows and d large together.
@@ -126,7 +126,7 @@ def fresh_weighted_asymptotic(
     kappa(delta) = d, kappa = n_r alpha/(1 + alpha delta) + n_s beta/(1 + beta delta), alpha = w/n_r, beta = (1-w)/n_s; q and nu
     are its derivatives.
     """
-    last = horizon(n)
+    last = horizon(n, s)
     M = _mixture(n_real, n_synthetic, 1)
     first = M if T1 is None else T1
     _rows(d, M, "n_real + n_synthetic")
@@ -134,7 +134,7 @@ def fresh_weighted_asymptotic(
     require(0 < w <= 1, f"w, the weight on real rows, must be in (0, 1], not {w}")
     require(w == 1 or n_synthetic > 0, "w = 1 is needed where n_synthetic = 0")
     require(w < 1 or n_real > d, f"with w = 1 only real rows count: n_real > d is needed, but n_real = {n_real:g} and d = {d}")
-    require(s >= 0, f"s is a standard deviation and must not be negative, not {s}")
+    noise = _noise(s, last)
     alpha, beta = w / n_real, (1 - w) / n_synthetic if n_synthetic else 0.0
     delta = _delta(d, n_real, n_synthetic, alpha, beta)
     real, synthetic = 1 + alpha * delta, 1 + beta * delta
@@ -144,9 +144,9 @@ def fresh_weighted_asymptotic(
     cross = alpha * beta * n_real * n_synthetic * slope * (1 - alpha * beta * delta**2) / (real * synthetic) ** 2
     q = (cross + n_synthetic * beta * delta / synthetic) / d
     curve = np.empty(last)
-    curve[0] = s**2 * d / (first - d - 1)
+    curve[0] = noise[0] ** 2 * d / (first - d - 1)
     for i in range(1, last):
-        curve[i] = q * curve[i - 1] - s**2 * slope * bend
+        curve[i] = q * curve[i - 1] - noise[i] ** 2 * slope * bend
     return at(curve, n)
 
 
