@@ -101,7 +101,7 @@ def run(designs: list[Design]) -> Found:
 
 def designs_of_the_page(number: int) -> list[Design]:
     return [
-        Design(policy=policy, d=d, T=4 * d, observe=k, to=to, lineages=lineages, number=seed)
+        Design(policy=policy, d=d, T=4 * d, observe=k, to=to, lineages=lineages, number=seed + 5000)
         for lineages in (1, 4)
         for d in (10, 100)
         for policy in (POLICIES if lineages == 1 else POLICIES[:2])

@@ -133,8 +133,7 @@ def _average(
     shift: float,
 ) -> Forecast:
     own = POLICIES[policy] if policy else ()
-    others = [shape for shape in SHAPES if shape not in own]
-    prior = {shape: (OWN / len(own) if shape in own else (1 - OWN if own else 1.0) / len(others)) for shape in SHAPES}
+    prior = _prior(own)
     logs = np.array([fits[shape].evidence + np.log(prior[shape]) for shape in SHAPES])
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
@@ -161,6 +160,15 @@ def _average(
         shapes=dict(zip(SHAPES, weights.tolist(), strict=True)),
         chances=chances,
     )
+
+
+def _prior(own: tuple[str, ...]) -> dict[str, float]:
+    """Probabilities of the shapes: by how many policies have them, at least one; those of a known policy .9 together."""
+    named = [shape for shapes in POLICIES.values() for shape in shapes]
+    counts = {shape: max(1, named.count(shape)) for shape in SHAPES}
+    others = sum(count for shape, count in counts.items() if shape not in own)
+    left = 1 - OWN if own else 1.0
+    return {shape: OWN / len(own) if shape in own else left * count / others for shape, count in counts.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
