@@ -167,7 +167,9 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
         only("t").mark_line(strokeWidth=1.6, strokeDash=[5, 4], point=theory_point).encode(x=x, y=y, color=colour),
         only("f").mark_line(strokeWidth=1.4, strokeDash=[1, 3], strokeCap="round", color=theme.MUTED).encode(x=x, y=y),
         only("m").mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour),
-        only("m").mark_point(filled=True, size=46, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
+        only("m")
+        .mark_point(filled=True, size=min(46.0, 560 / last), opacity=1)
+        .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
         only("x")
         .mark_text(text="×", fontSize=18, fontWeight="bold")
         .encode(x=x, y=y, color=colour, tooltip=[*seed, alt.Tooltip("o:N", title="ended")]),
@@ -290,7 +292,7 @@ def composition(results: Results, case: str, *, panel: Panel | None = None) -> a
     )
     colour = alt.Color("b:N", scale=alt.Scale(domain=names, range=theme.origin_colours(last)), legend=legend)
     generations = sorted({row["g"] for row in rows})
-    step = -(-len(generations) // 10)
+    step = -(-len(generations) // (6 if panel.width < 140 else 10))
     bars = (
         alt.Chart(alt.Data(values=rows))
         .mark_bar()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FEWEST = 4  # values of d/T from which on a study has a map
 COLOURS = ("#3b7ea1", "#a9c9a4", "#f2c14e", "#c8553d", "#dddddd")
+GENERATIONS = [1, 2, 4, 8, 16, 32, 64]
 SHARES = [round(0.02 + 0.04 * k, 2) for k in range(25)]
 CAPTION = (
     "Least squares on its own labels: the regime read off two doublings of the generations from each place on. Law: at T = 200; "
@@ -26,17 +27,15 @@ def growth(results: Results, cases: list[str]) -> alt.Chart | None:
 
     shares = _shares(results, cases)
     last = int(results.study.get("generations") or 1)
-    generations = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if 4 * n <= last]
+    generations = [n for n in GENERATIONS if 4 * n <= last]
     if len(set(shares.values())) < FEWEST or not generations:
         return None
-    laws = _bands(growth_map(shares=SHARES, generations=generations), SHARES)
+    laws = _bands(growth_map(shares=SHARES, generations=GENERATIONS), SHARES)
     found = _bands(_measured(results, shares, generations), sorted(set(shares.values())))
     panels = []
     for name in dict.fromkeys([*(p for p in results.policies if p in CURVES), *results.policies, *CURVES]):
         pair = [(laws, f"law: {CURVES[name][0]}" if name in CURVES else ""), (found, "lineages")]
-        panels += [
-            _panel(alt, rows, name, about, generations) for rows, about in pair if any(row["policy"] == name for row in rows)
-        ]
+        panels += [_panel(alt, rows, name, about) for rows, about in pair if any(row["policy"] == name for row in rows)]
     return alt.concat(*panels, columns=4, spacing=20).configure_view(stroke=None).configure_legend(orient="bottom")
 
 
@@ -76,13 +75,14 @@ def _bands(rows: list[dict[str, Any]], shares: list[float]) -> list[dict[str, An
     return [{key: row[key] for key in keys} | dict(zip(("left", "right"), place[row["share"]], strict=True)) for row in rows]
 
 
-def _panel(alt: Any, rows: list[dict[str, Any]], policy: str, about: str, generations: list[int]) -> Any:
+def _panel(alt: Any, rows: list[dict[str, Any]], policy: str, about: str) -> Any:
     mine = [{**row, "generation": f"{row['generation']}"} for row in rows if row["policy"] == policy]
+    shown = sorted({int(row["generation"]) for row in mine}, reverse=True)
     base = alt.Chart(alt.Data(values=mine), width=150, height=110, title=alt.Title(policy, subtitle=about, fontSize=11))
     cells = base.mark_rect().encode(
         x=alt.X("left:Q", title="d / T", scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(tickCount=5)),
         x2="right:Q",
-        y=alt.Y("generation:O", title="generation", sort=[str(n) for n in reversed(generations)]),
+        y=alt.Y("generation:O", title="generation", sort=[str(n) for n in shown]),
         color=alt.Color("regime:N", scale=alt.Scale(domain=[*REGIMES, OPEN], range=list(COLOURS)), title="growth from here on"),
     )
     if policy not in INSTABILITIES:
