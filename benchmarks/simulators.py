@@ -113,9 +113,9 @@ def pools(rng: np.random.Generator, repetitions: int) -> list[str]:
 
 
 def milliseconds(call: Callable[[], object], runs: int) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     call()
-    return (time.perf_counter() - begun) / runs * 1e3
+    return (time.process_time() - begun) / runs * 1e3
 
 
 def measure(rng: np.random.Generator, d: int, T: int, n: int, repetitions: int) -> dict[str, float]:
@@ -163,7 +163,7 @@ def main() -> None:
 
 ABOUT = """# Exact simulators: time against the loop
 
-Written by `python benchmarks/simulators.py`; do not edit. Milliseconds (or microseconds) a lineage of all generations, median of 3,
+Written by `python benchmarks/simulators.py`; do not edit. CPU milliseconds (or microseconds) a lineage of all generations, median of 3,
 contestants interleaved in one process; {machine}.
 
 {table}
