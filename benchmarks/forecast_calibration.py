@@ -231,7 +231,7 @@ def main() -> None:
         factors()
         return
     quick = "--quick" in sys.argv
-    write(run(designs_of_the_page(6 if quick else 150)), keep=not quick)
+    write(run(designs_of_the_page(6 if quick else 60)), keep=not quick)
 
 
 def write(found: Found, *, keep: bool) -> None:
@@ -271,9 +271,11 @@ model of real data first). Policies are told as their authors name them.
 
 ## How to read this
 
-- "With the policy told" is mostly the .9 prior on that policy's own shape; the rows without it are what k points alone tell.
+- "With the policy told" is mostly the .8 prior on that policy's own shape; the rows without it are what k points alone tell.
 - A median miss under replace is mostly the future's own noise: the standard deviation of the truth at d = 10, H = 20 is about 9.
-- Real networks refit with a bias (finite training, drift of the optimum), which none of the exact shapes has.
+- Real networks refit with a bias (finite training, drift of the optimum), which none of the exact shapes has: their curves bend at
+  first and then rise steadily. The shape `bending` (prior .1 where the policy is told) was added after these curves had been seen,
+  so they test it less than the loops above do; without it 23 of the 30 told 95 % intervals held the last value, and 22 untold.
 """
 
 

@@ -92,7 +92,7 @@ def kde_loop(rng: np.random.Generator, T: int, h: float, n: int) -> float:
 def pools(rng: np.random.Generator, repetitions: int) -> list[str]:
     """The simulators whose gain is less, each against its loop."""
     jobs: list[tuple[str, str, Callable[[], object], int, Callable[[], object]]] = []
-    sizes = ((10, 100, 10, 512), (10, 10_000, 10, 512), (100, 1000, 10, 4), (100, 10_000, 10, 4), (100, 100_000, 5, 2))
+    sizes = ((10, 100, 10, 256), (10, 10_000, 10, 256), (100, 1000, 10, 2), (100, 10_000, 10, 2), (100, 50_000, 5, 2))
     for d, T, n, runs in sizes:
         fast = partial(simulate.reservoir, d=d, T=T, n=n, runs=runs, seed=rng)
         jobs.append(("reservoir", f"d {d}, T = M = {T:,}, n {n}", fast, runs, partial(pool_loop, rng, d, T, n, "reservoir")))
@@ -163,8 +163,8 @@ def main() -> None:
 
 ABOUT = """# Exact simulators: time against the loop
 
-Written by `python benchmarks/simulators.py`; do not edit. CPU milliseconds (or microseconds) a lineage of all generations, median of 3,
-contestants interleaved in one process; {machine}.
+Written by `python benchmarks/simulators.py`; do not edit. CPU milliseconds (or microseconds) a lineage of all generations,
+median of 3, contestants interleaved in one process; {machine}.
 
 {table}
 

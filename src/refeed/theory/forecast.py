@@ -32,8 +32,8 @@ POLICIES = {  # a policy's name: its own shapes, most likely first
     "fixed-real": ("mixing",),
     "weighted-fresh-real": ("mixing",),
 }
-SHAPES = ("constant", "square", "harmonic", "reservoir", "subsample", "mixing", "power", "exponential", "falling")
-OWN = 0.9  # prior of the shapes of a known policy
+SHAPES = ("constant", "square", "harmonic", "reservoir", "subsample", "mixing", "power", "exponential", "falling", "bending")
+OWN, BENT = 0.8, 0.1  # prior of the shapes of a known policy, and of the bend that real networks add to any
 SPREAD = {"constant": 1.09, "reservoir": 1.07, "falling": 0.8}  # of draws about their median, where not 1
 
 
@@ -163,12 +163,14 @@ def _average(
 
 
 def _prior(own: tuple[str, ...]) -> dict[str, float]:
-    """Probabilities of the shapes: by how many policies have them, at least one; those of a known policy .9 together."""
+    """Probabilities of the shapes: by how many policies have them, at least one; of a known policy, its own first."""
     named = [shape for shapes in POLICIES.values() for shape in shapes]
     counts = {shape: max(1, named.count(shape)) for shape in SHAPES}
-    others = sum(count for shape, count in counts.items() if shape not in own)
-    left = 1 - OWN if own else 1.0
-    return {shape: OWN / len(own) if shape in own else left * count / others for shape, count in counts.items()}
+    if not own:
+        return {shape: count / sum(counts.values()) for shape, count in counts.items()}
+    others = {shape: count for shape, count in counts.items() if shape not in (*own, "bending")}
+    left = (1 - OWN - BENT) / sum(others.values())
+    return {shape: OWN / len(own) if shape in own else BENT if shape == "bending" else left * counts[shape] for shape in SHAPES}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,6 +204,9 @@ def _steps(shape: str, last: int, first: np.ndarray, second: np.ndarray) -> np.n
     if shape == "subsample":
         base = np.diff(accumulate_subsample(T=2000, M=2000, n=last) * 2000, prepend=0.0)[:, None]
         return np.asarray(base * n ** (0.5 * first))
+    if shape == "bending":  # fast at first, then for ever at the rate w of the first step
+        w = 0.01 ** (1 - first)
+        return w + (1 - w) * n**-2
     power = 0.3 + 2.2 * first
     return n**power - (n - 1) ** power
 
