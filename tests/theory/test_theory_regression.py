@@ -1,5 +1,8 @@
 """The laws against simulations with rows, false-alarm rate 6e-5 an entry (z = 4), and against each other."""
 
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -166,3 +169,12 @@ def test_large_sizes_stay_finite_and_agree_with_the_asymptotics():
     np.testing.assert_allclose(exact, evaluate("regression.ridge_scalars_asymptotic", T=3000, d=400, ridge=50.0), rtol=2e-3)
     assert np.isfinite(evaluate("regression.accumulate_variance", d=1000, T=5000, n=1000)).all()
     assert np.isfinite(evaluate("kde.mise_replace", T=100, h=0.01, n=100)).all()
+
+
+def test_every_law_says_its_kind_and_where_it_is_derived():
+    pages = Path(__file__).parents[2] / "docs" / "theory"
+    for law in laws().values():
+        assert law.kind in (inspect.getdoc(law.function) or "").lower(), law.name
+        page, _, work = law.reference.partition("; ")
+        assert (pages.parent.parent / page).is_file(), law.name
+        assert "arXiv:" in work

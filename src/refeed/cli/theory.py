@@ -48,7 +48,13 @@ def theory(
 
 
 def _about(found: Any) -> dict[str, Any]:
-    return {"law": found.name, "kind": found.kind, "summary": found.summary, "parameters": list(found.parameters)}
+    return {
+        "law": found.name,
+        "kind": found.kind,
+        "summary": found.summary,
+        "parameters": list(found.parameters),
+        "reference": found.reference,
+    }
 
 
 def _line(summary: str) -> str:
@@ -61,6 +67,7 @@ def _describe(found: Any) -> None:
 
     print(f"{found.name}: {found.kind}\n")
     print(inspect.getdoc(found.function))
+    print(f"\nReference: {found.reference}")
     optional = [name for name in found.parameters if name not in found.required]
     print(f"\nNeeds {', '.join(found.required)}" + (f"; also takes {', '.join(optional)}." if optional else "."))
 

@@ -18,9 +18,10 @@ def composition(*, counts: Counts, T: Schedule, again: bool | str = False, s: Sc
 
     `again` says that rows are chosen anew of all T_g each time, as subsamples of an archive are; else what is dropped is gone.
 
-    Exact for fixed counts; where counts are random, as a reservoir's, their means are given, which many rows justify. Derivation:
-    m_n = sum_g omega_ng (m_{g-1} + xi_ng), xi the mean noise of the chosen rows of g; two of these share the variance s^2 over the
-    size of the set that the later one was drawn from, T_g or the earlier count, and covariances with earlier means close. O(n^4).
+    Classical limit of least squares; exact for means and fixed counts. Where counts are random, as a reservoir's, their means are
+    given, which many rows justify. Derivation: m_n = sum_g omega_ng (m_{g-1} + xi_ng), xi the mean noise of the chosen rows of g;
+    two of these share the variance s^2 over the size of the set that the later one was drawn from, T_g or the earlier count, and
+    covariances with earlier means close. O(n^4).
     Reproduces subsamples, reservoirs, windows and fixed real rows (docs/theory/families.md).
     """
     k = np.asarray(counts, dtype=float)

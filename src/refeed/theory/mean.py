@@ -53,7 +53,8 @@ def accumulate_subsample(*, T: Schedule, M: float, n: Generations = None, s: Sch
 def accumulate_subsample_limit(*, budget_ratio: float = 1.0) -> float:
     """M err_n / s^2 after many generations of accumulate-subsample, for large T and M: zeta(2) + 2 (M/T)(zeta(2) - 1).
 
-    `budget_ratio` is M / T, at most 1. M = T gives 3 zeta(2) - 2 = 2.93: what the fixed training-set size costs.
+    Classical limit of mean.accumulate_subsample. `budget_ratio` is M / T, at most 1. M = T gives 3 zeta(2) - 2 = 2.93: what the
+    fixed training-set size costs.
     """
     require(0 < budget_ratio <= 1, f"budget_ratio = M/T must be in (0, 1], not {budget_ratio}")
     return float(ZETA2 + 2 * budget_ratio * (ZETA2 - 1))

@@ -14,22 +14,23 @@ import numpy as np
 
 Kind = Literal["exact", "bound", "classical limit", "asymptotic"]
 
-MODULES = (  # of this package; each registers its laws when it is imported
-    "mean",
-    "compositions",
-    "regression",
-    "regression_variance",
-    "regression_fresh",
-    "regression_fixed_real",
-    "regression_min_norm",
-    "regression_ridge",
-    "regression_ridge_variance",
-    "exponential_family",
-    "gaussian",
-    "gaussian_pools",
-    "categorical",
-    "kde",
-)
+PAPER = "Gerstgrasser et al., Is Model Collapse Inevitable?, arXiv:2404.01413"
+MODULES = {  # of this package; each registers its laws when it is imported. Where they are derived, and the work they stem from
+    "mean": ("families.md", PAPER),
+    "compositions": ("families.md", PAPER),
+    "regression": ("regression.md", PAPER),
+    "regression_variance": ("regression.md", PAPER),
+    "regression_fresh": ("regression.md", "He, Xu, Cheng, arXiv:2502.18049; Alemohammad et al., arXiv:2307.01850"),
+    "regression_fixed_real": ("regression.md", "Alemohammad et al., arXiv:2307.01850"),
+    "regression_min_norm": ("regression.md", "Dohmatob, Feng, Kempe, arXiv:2402.07712"),
+    "regression_ridge": ("regression.md", "Dohmatob, Feng, Kempe, arXiv:2402.07712"),
+    "regression_ridge_variance": ("regression.md", "Dohmatob, Feng, Kempe, arXiv:2402.07712"),
+    "exponential_family": ("families.md", "Dey, Donoho, arXiv:2410.22812"),
+    "gaussian": ("families.md", "Shumailov et al., arXiv:2305.17493; Kazdan et al., arXiv:2410.16713"),
+    "gaussian_pools": ("families.md", "Kazdan et al., arXiv:2410.16713"),
+    "categorical": ("families.md", "Dohmatob et al., arXiv:2402.07043"),
+    "kde": ("families.md", "Kazdan et al., arXiv:2410.16713"),
+}
 
 
 class TheoryError(ValueError):
@@ -52,6 +53,12 @@ class Law:
     @property
     def parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.function).parameters)
+
+    @property
+    def reference(self) -> str:
+        """Where the law is derived, and the work that its setting comes from."""
+        page, work = MODULES[self.function.__module__.rpartition(".")[2]]
+        return f"docs/theory/{page}; {work}"
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def accumulate_bound(*, d: int, T: float, s: float = 1.0) -> float:
 def accumulate_schedule_bound(*, d: int, T: float, s: float = 1.0) -> float:
     """Accumulate after T real rows stays below s^2 [d/(T-d-1) + d/(d+1) ln(T/(T-d-1))], whatever T_2, T_3, ... are.
 
-    From T_i f(N_i) <= the integral of f(N) = 1 / (N (N - d - 1)) between N_{i-1} and N_i, fresh X.
+    A bound. From T_i f(N_i) <= the integral of f(N) = 1 / (N (N - d - 1)) between N_{i-1} and N_i, fresh X.
     """
     _check(d, T, s)
     return float(s**2 * (d / (T - d - 1) + d / (d + 1) * np.log(T / (T - d - 1))))
@@ -151,7 +151,7 @@ def accumulate_schedule_bound(*, d: int, T: float, s: float = 1.0) -> float:
 def accumulate_subsample(*, d: int, T: float, n: Generations, M: float | None = None, s: float = 1.0) -> np.ndarray:
     """Everything is kept, each model learns from M rows drawn without replacement: d times the mean model's error.
 
-    Holds for d << M, where least squares behaves as d separate means; from about d = M / 2 on the true error is
+    Classical limit, d << M, where least squares behaves as d separate means; from about d = M / 2 on the true error is
     unbounded in n and this value is far too low. M = T by default.
     """
     size = T if M is None else M

@@ -36,7 +36,7 @@ def ridge_replace_quantile(
 ) -> np.ndarray:
     """Quantile q over runs of the excess risk of replace by ridge: of the gamma law with the exact mean and variance.
 
-    The two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
+    Asymptotic: the two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
     """
     mean, variance = _moments(T, d, ridge, n, signal, s)
     return at(gamma_quantile(mean, variance, q), n)

@@ -170,7 +170,7 @@ def gamma_quantile(mean: np.ndarray, variance: np.ndarray, q: float) -> np.ndarr
 def replace_quantile(*, d: int, T: Schedule, q: float, n: Generations = None, s: Schedule = 1.0) -> np.ndarray:
     """Quantile q over runs of the excess risk under replace: of the gamma law with the exact mean and variance.
 
-    The two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
+    Asymptotic: the two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
     """
     return gamma_quantile(replace(d=d, T=T, n=n, s=s), replace_variance(d=d, T=T, n=n, s=s), q)
 
@@ -179,8 +179,8 @@ def replace_quantile(*, d: int, T: Schedule, q: float, n: Generations = None, s:
 def accumulate_quantile(*, d: int, T: Schedule, q: float, n: Generations = None, s: Schedule = 1.0) -> np.ndarray:
     """Quantile q over runs of the excess risk under accumulate: of the gamma law with the exact mean and variance.
 
-    Distance of the two distribution functions, measured: .01 to .02 from T = 6 d + 24 on, .03 at T = 3 d or d = 1, T = 30, but .05
-    at d = 3, T = 16 and .11 at d = 1, T = 9, where the variance barely exists.
+    Asymptotic. Distance of the two distribution functions, measured: .01 to .02 from T = 6 d + 24 on, .03 at T = 3 d or d = 1,
+    T = 30, but .05 at d = 3, T = 16 and .11 at d = 1, T = 9, where the variance barely exists.
     """
     return gamma_quantile(accumulate(d=d, T=T, n=n, s=s), accumulate_variance(d=d, T=T, n=n, s=s), q)
 
@@ -191,7 +191,7 @@ def fresh_quantile(
 ) -> np.ndarray:
     """Quantile q over runs of the excess risk of the pooled fresh-data loop: of the gamma law with the exact mean and variance.
 
-    The two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
+    Asymptotic: the two moments are exact, the shape is not: see regression.accumulate_quantile for how far it is off.
     """
     sizes = {"d": d, "n_real": n_real, "n_synthetic": n_synthetic, "n": n, "T1": T1, "s": s}
     return gamma_quantile(fresh(**sizes), fresh_variance(**sizes), q)
