@@ -121,7 +121,7 @@ def refeed(config: Any, texts: list[list[int]], precision: str) -> Turn:
 
     def turn(num_steps: int) -> Iterator[Mark]:
         for _ in range(num_steps):
-            batches = text.batches(next(steps), max_cells=16384)
+            batches = text.batches(next(steps), max_cells=4096)
             loss = gradients(net, batches, dtype=DTYPES[precision])
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()

@@ -43,9 +43,11 @@ def _title(about: dict[str, Any]) -> str:
 
 def _summary(about: dict[str, Any]) -> str:
     real = about["rows_by_generation"].get(0, 0)
+    start = about.get("start")
+    begun = f" Every model began from the weights of {start[0]} (content {start[1][:12]})." if start else ""
     return (
         f"The {about['rows']:,} rows that the model of generation {about['generation']} was trained on in a feedback loop: "
-        f"{real:,} real ones ({real / about['rows']:.1%}), the others written by earlier models."
+        f"{real:,} real ones ({real / about['rows']:.1%}), the others written by earlier models.{begun}"
     )
 
 

@@ -77,6 +77,7 @@ def export(study: Study, store: Workspace, arm: Arm, turn: Turn, folder: Path) -
                 "rows": turn.train.num_rows,
                 "rows_by_generation": turn.train.rows_by_generation(),
                 "model": turn.model.digest,
+                "start": [arm.case.start, arm.case.given.digest] if arm.case.given else None,
                 "columns": columns,
             }
             write_card(temporary, about, data=DATA)

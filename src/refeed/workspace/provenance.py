@@ -221,6 +221,8 @@ def _title(provenance: Provenance, node: Node, use: Use | None) -> str:
         total = sum(u.weight * u.rows for u in node.uses)
         share = f"{real / total:.1%} real, " if total else ""
         fit = f"{recipe_text(about.get('learner'))}, seed {about.get('seed')}"
+        if start := about.get("given"):
+            fit += f", begun from the weights of {start['name']} (content {start['digest'][:12]})"
         return f"{name}  fitted on {count} ({share}mean depth {provenance.depth(node.digest):.3g}): {fit}"
     how = recipe_text(about.get("sampler") or about.get("alteration") or node.kind)
     seed = f", seed {about['seed']}" if about.get("seed") else ""

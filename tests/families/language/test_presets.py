@@ -19,8 +19,11 @@ from refeed.families.language.learner import GPT2, Causal, Llama
 from refeed.families.language.sampler import Ancestral
 from refeed.families.language.source import StoryGrammar, stories_of
 from refeed.policies import accumulate
+from refeed.report.sections import recipes
 from refeed.studies import Case, Study, run
+from refeed.studies.export import export
 from refeed.workspace import Workspace
+from refeed.workspace.provenance import Provenance, tree
 
 COUNTS = {"gpt2-9m": 8_890_880, "llama-12m": 12_488_960, "llama-42m": 41_755_136, "llama-126m": 125_553_408}
 
@@ -171,6 +174,11 @@ def test_every_generation_begins_from_the_given_weights_and_says_so(given, tmp_p
     store = Workspace(tmp_path / "w")
     results = run(chosen, workspace=store)
     assert results.cases["main"]["start"] == str(given)
+    content = f"weights of {given} (content {chosen.cases[0].given.digest[:12]})"
+    assert content in recipes(results, "main")
+    assert content in "".join(tree(Provenance(store.path), fits[1].digest))
+    export(chosen, store, chosen.arms[0], chosen.arms[0].turns[1], tmp_path / "x")
+    assert content in (tmp_path / "x/README.md").read_text()
     for generation, fit in enumerate(fits, start=1):
         folder = store.folder(fit) / "model"
         head, _, words = (folder / "README.md").read_text().removeprefix("---\n").partition("\n---\n")

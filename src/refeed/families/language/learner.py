@@ -45,7 +45,7 @@ class Trained(ABC):
     steps: int | None = None
     batch_tokens: int = 1024
     batch_stories: int | None = None
-    micro_tokens: int = 16384
+    micro_tokens: int = 4096
     learning_rate: float = 5e-3
     warm_up: float = 0.1
     schedule: Literal["cosine", "linear"] = "cosine"
