@@ -183,8 +183,8 @@ def _draw(found: list[Outlook], path: Path) -> None:
         .mark_line(point=len(found[0].error) <= 20)
         .encode(
             x=alt.X("generation:Q", title="generation", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("error:Q", title="excess error (first: 1)", scale=alt.Scale(type="log")),
-            color=alt.Color("policy:N", sort=order, title=None),
+            y=alt.Y("error:Q", title="excess error (first: 1)", scale=alt.Scale(type="log", nice=False)),
+            color=alt.Color("policy:N", sort=order, title=None, scale=alt.Scale(scheme="tableau20")),
         )
     )
     try:
