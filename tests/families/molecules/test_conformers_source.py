@@ -86,6 +86,33 @@ def test_it_is_made_once_and_then_read(tmp_path, monkeypatch):
     assert back_in(tmp_path, train=first.train, test=first.test).molecules.smiles == first.molecules.smiles
 
 
+def test_a_damaged_cache_is_named_and_made_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("REFEED_CACHE", str(tmp_path))
+    source = Conformers(molecules=2, test_molecules=1, conformers=1)
+    first = source.draw(seed=Seed(0))
+    (rows,) = tmp_path.rglob("rows.npz")
+    content = rows.read_bytes()
+    half = len(content) // 2
+    for times, damaged in enumerate((content[:half], content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]), start=1):
+        rows.write_bytes(damaged)
+        cache._read.cache_clear()
+        again = source.draw(seed=Seed(0))
+        assert np.array_equal(positions_of(first.train).values, positions_of(again.train).values)
+        assert caplog.text.count("is damaged") == times
+
+
+def test_two_processes_may_make_the_same_world(source, world, monkeypatch, tmp_path):
+    monkeypatch.setenv("REFEED_CACHE", str(tmp_path))
+
+    def while_another_one_does():
+        cache._keep(world, cache.folder() / "molecules" / place.name)
+        return world
+
+    place = cache.folder() / "molecules" / f"x-{digest(cache.FORMAT, {})}"
+    found = cache.world("x", {}, while_another_one_does)
+    assert len(found.train) == len(world.train)
+
+
 def test_a_file_of_smiles_is_read_and_what_is_refused_is_replaced_and_named(tmp_path, caplog):
     path = tmp_path / "mine.smi"
     path.write_text("# mine\nCCOC(C)=O ester\nnonsense\nCCB(O)O\nOCCN1CCOCC1\nC1COCCN1CCO\nCC(C)Cc1ccccc1\n[Na+].[Cl-]\nCC\n")

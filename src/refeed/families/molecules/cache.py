@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,14 +20,20 @@ from refeed.core.rows import Ragged, Rows
 from refeed.families.molecules import worlds
 from refeed.families.molecules.worlds import MoleculeWorld
 
+log = logging.getLogger("refeed")
 FORMAT = 1
 
 
 def world(kind: str, identity: Mapping[str, object], make: Callable[[], MoleculeWorld]) -> MoleculeWorld:
     """The world of that identity, read from the cache, or made now and kept there."""
     place = folder() / "molecules" / f"{kind}-{digest(FORMAT, dict(identity))}"
-    if not (place / "rows.npz").exists():
-        _keep(make(), place)
+    if place.exists():
+        try:
+            return _read(place)
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            log.warning("%s is damaged (%s); it is made again.", place, error)
+            shutil.rmtree(place)
+    _keep(make(), place)
     return _read(place)
 
 
@@ -47,8 +55,11 @@ def _keep(made: MoleculeWorld, place: Path) -> None:
                 f"{part}_offsets": positions.offsets,
             }
         np.savez_compressed(working / "rows.npz", **arrays)
-        if not place.exists():
+        try:
             working.rename(place)
+        except OSError:  # another process was first, with equal content
+            if not place.exists():
+                raise
     finally:
         shutil.rmtree(working, ignore_errors=True)
 
@@ -66,7 +77,7 @@ def content(made: MoleculeWorld) -> str:
 
 @lru_cache(maxsize=4)
 def _read(place: Path) -> MoleculeWorld:
-    with np.load(place / "rows.npz", allow_pickle=False) as file:
+    with (place / "rows.npz").open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         train, test = (
             Rows(molecule=file[f"{part}_molecule"], positions=Ragged(file[f"{part}_values"], file[f"{part}_offsets"]))
             for part in ("train", "test")

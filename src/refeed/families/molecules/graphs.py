@@ -79,7 +79,7 @@ class Molecules:
 
     @classmethod
     def load(cls, path: Path) -> Molecules:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             columns = {name: Ragged(file[f"{name}_values"], file[f"{name}_offsets"]) for name in ("atoms", "charges", "bonds")}
             return cls(smiles=tuple(map(str, file["smiles"])), hydrogens=bool(file["hydrogens"]), **columns)
 
