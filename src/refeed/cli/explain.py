@@ -42,7 +42,8 @@ def explain(
         print(json.dumps(as_json(provenance, node.digest) | ({"row": row} if row else {})))
         return
     if row:
-        origin = "real" if row["real"] else given(node.manifest.get("origins"))
+        known = {True: "real", False: "given as real, but synthetic by its file"}
+        origin = known.get(row["real"]) or given(node.manifest.get("origins"))
         if not node.is_real:
             origin = f"synthetic, generation {row['generation']}, depth {_number(row['depth'])}"
         print(f"row {row['row']} of shard {node.digest[:12]}: {origin}")
@@ -55,13 +56,15 @@ def explain(
 
 def _row(provenance: Provenance, node: Node, position: int) -> dict[str, Any]:
     from refeed.core.errors import UserError
+    from refeed.workspace.provenance import real_rows
     from refeed.workspace.shards import read_row, shard_file
 
     if node.is_model:
         raise UserError(f"{node.digest[:12]} is a model; it has no rows.", hint=f"Type: refeed explain {node.digest[:12]}")
     rows = read_row(shard_file(provenance.folder(node.digest), node.kind), position)
     depth = provenance.depth(node.digest)
-    place = {"shard": node.digest, "row": position, "real": node.real, "generation": provenance.generation(node)}
+    real = real_rows(rows["refeed_given"], node.said)[0] if "refeed_given" in rows.names else node.real
+    place = {"shard": node.digest, "row": position, "real": real, "generation": provenance.generation(node)}
     return place | {"depth": None if depth != depth else depth, "values": _values(provenance, node, rows)}
 
 

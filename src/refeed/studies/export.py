@@ -24,6 +24,7 @@ from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
 from refeed.workspace.artefacts import describe
 from refeed.workspace.files import plain_errors, verify
+from refeed.workspace.provenance import real_rows
 from refeed.workspace.shards import shard_file, tables
 
 if TYPE_CHECKING:
@@ -172,6 +173,13 @@ def _is_real(part: Part) -> bool | None:
     return True if origins is None else {("real",): True, ("synthetic",): False}.get(tuple(origins))
 
 
+def _real(table: pa.Table, part: Part) -> list[bool | None]:
+    """Whether each row is real: as its own file says it row by row, or the same for all."""
+    if "refeed_given" not in table.column_names:
+        return [_is_real(part)] * table.num_rows
+    return real_rows(table["refeed_given"].to_numpy(), getattr(part.shard.step.source, "origin", "unknown"))  # type: ignore[union-attr]
+
+
 def _with_columns(table: pa.Table, part: Part, decode: Decode | None, world: Path, *, altered: bool) -> pa.Table:
     """The provenance of every row, then what people can read, then the data."""
     import pyarrow as pa
@@ -180,7 +188,7 @@ def _with_columns(table: pa.Table, part: Part, decode: Decode | None, world: Pat
     columns: dict[str, Any] = {
         "refeed_shard": pa.array([part.shard.digest] * count, pa.string()),
         "refeed_row": table.column("refeed_position"),
-        "refeed_real": pa.array([_is_real(part)] * count, pa.bool_()),
+        "refeed_real": pa.array(_real(table, part), pa.bool_()),
         "refeed_generation": pa.array([origin.generation] * count, pa.int64()),
         "refeed_model": pa.array([origin.model] * count, pa.string()),
         "refeed_weight": pa.array([float(part.weight)] * count, pa.float64()),

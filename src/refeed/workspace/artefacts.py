@@ -53,7 +53,7 @@ def describe(step: Step) -> dict[str, Any]:
     about: dict[str, Any] = {"kind": step.kind, "digest": step.digest, "inputs": [s.digest for s in step.inputs()]}
     if isinstance(step, Draw):
         origins = getattr(step.source, "origins", None)  # what the source's own file says of its rows
-        given = {"origins": origins} if origins is not None else {}
+        given = {"origins": origins, "said": getattr(step.source, "origin", "unknown")} if origins is not None else {}
         return about | {"source": recipe(step.source), "seed": str(step.seed), "rows": step.shard.num_rows} | given
     if isinstance(step, Fit):
         parts = [

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refeed.core.errors import UserError
 from refeed.workspace.files import MANIFEST
 
@@ -44,6 +46,11 @@ class Node:
         """Whether its rows are real; None where their own file does not say, or not of all alike."""
         origins = self.manifest.get("origins")
         return self.is_real if origins is None else {("real",): True, ("synthetic",): False}.get(tuple(origins))
+
+    @property
+    def said(self) -> str:
+        """What was stated of the rows of which their own file says nothing."""
+        return str(self.manifest.get("said", "unknown"))
 
     @property
     def rows(self) -> int | None:
@@ -157,6 +164,12 @@ class Provenance:
             if self.node(parent).is_real:
                 return self.folder(parent)
         return None
+
+
+def real_rows(said: np.ndarray, origin: str = "unknown") -> list[bool | None]:
+    """Whether rows are real by what their file says (1 real, 0 synthetic, 2 nothing); `origin` speaks where it says nothing."""
+    otherwise = {"real": True, "synthetic": False}.get(origin)
+    return [bool(value) if value < 2 else otherwise for value in said.tolist()]
 
 
 def given(origins: dict[str, int] | None) -> str:

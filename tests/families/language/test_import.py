@@ -90,3 +90,24 @@ def test_unknown_stays_unknown_in_the_tree_the_export_and_the_next_import(tmp_pa
 def test_given_reads_as_a_sentence():
     assert given(None) == given({"real": 3}) == "real"
     assert given({"real": 1, "unknown": 2000}) == "given as real, but by their file 1 real, 2,000 of unknown origin"
+
+
+def test_a_mixed_file_keeps_the_origin_of_every_story(tmp_path, capsys):
+    from refeed.cli.app import app
+
+    truth = {story: [True, False, None][n % 3] for n, story in enumerate(STORIES)}
+    path = jsonl(tmp_path / "a.jsonl", [(story, ... if real is None else real) for story, real in truth.items()])
+    study, store = parse(STUDY.replace("PATH", str(path)), name="mine"), Workspace(tmp_path / "w")
+    run(study, workspace=store)
+    arm, turn = pick(study, case=None, policy=None, seed=None, generation=None)
+    export(study, store, arm, turn, tmp_path / "x")
+    rows = pq.read_table(tmp_path / "x" / DATA).to_pylist()
+    given_rows = [row for row in rows if row["refeed_generation"] == 0]
+    assert len(given_rows) == turn.train.num_real
+    assert all(row["refeed_real"] is truth[row["text"]] for row in given_rows)
+    assert {row["refeed_real"] for row in rows if row["refeed_generation"]} == {False}
+    known = {True: "real", False: "synthetic by its file", None: "by their file 10 real, 10 synthetic, 10 of unknown origin"}
+    for row in given_rows[:6]:
+        app(["explain", f"{row['refeed_shard']}:{row['refeed_row']}", "--workspace", str(store.path)], standalone_mode=False)
+        assert known[truth[row["text"]]] in capsys.readouterr().out.splitlines()[0]
+    assert Text(path=str(path), origin="real").identity() == Text(path=str(path)).identity()

@@ -34,6 +34,7 @@ class Survey:
     num_dropped: int
     origins: dict[str, int]  # how many stories the file says are real or synthetic, by its column refeed_real; else unknown
     hashes: np.ndarray  # one a story, S16
+    said: np.ndarray  # what the file says of each story: 1 real, 0 synthetic, 2 nothing (uint8)
 
 
 def survey(path: str, *, format: str, separator: str, column: str) -> Survey:
@@ -46,13 +47,14 @@ def survey(path: str, *, format: str, separator: str, column: str) -> Survey:
 @lru_cache(maxsize=8)
 def _survey(stamps: tuple[tuple[str, int, int], ...], path: str, format: str, separator: str, column: str) -> Survey:
     found = Reading(path, tuple(Path(name) for name, _, _ in stamps), format, separator, column)
-    place = cache.cache_folder() / "text" / digest([list(stamp) for stamp in stamps], format, separator, column)
+    place = cache.cache_folder() / "text" / digest("survey 2", [list(stamp) for stamp in stamps], format, separator, column)
 
     def make(folder: Path) -> dict[str, Any]:
         origins = {"real": 0, "synthetic": 0, "unknown": 0}
-        with (folder / "hashes").open("wb") as file:
+        with (folder / "hashes").open("wb") as file, (folder / "said").open("wb") as said:
             for story, real in found:
                 file.write(_hash(story))
+                said.write(bytes([1 if real is True else 0 if real is False else 2]))
                 origins["real" if real is True else "synthetic" if real is False else "unknown"] += 1
         if found.num_stories < 2:
             raise reading.too_few(found)
@@ -60,7 +62,8 @@ def _survey(stamps: tuple[tuple[str, int, int], ...], path: str, format: str, se
 
     about = cache.built(place, make)
     hashes = np.fromfile(place / "hashes", dtype="S16")
-    return Survey(found, about["content"], about["num_dropped"], about["origins"], hashes)
+    said = np.fromfile(place / "said", dtype=np.uint8)
+    return Survey(found, about["content"], about["num_dropped"], about["origins"], hashes, said)
 
 
 def _hash(story: str) -> bytes:

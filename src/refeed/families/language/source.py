@@ -192,7 +192,10 @@ class Text:
         given = self.tokenizer
         tokenizer = vocabulary.given(*pretrained.tokenizer_files(given), name=given) if given else None
         train, test, tokenizer = corpus.tokens(self._survey(), self._split(), tokenizer=tokenizer, size=self.vocabulary)
-        return LanguageWorld(train=Rows(tokens=train), test=Rows(tokens=test), tokenizer=tokenizer)
+        rows = Rows(tokens=train)
+        if np.ptp(self._survey().said):  # a file that says different things of its stories: story by story
+            rows = rows.with_columns(refeed_given=self._survey().said[self._split().train])
+        return LanguageWorld(train=rows, test=Rows(tokens=test), tokenizer=tokenizer)
 
     def load(self, folder: Path, *, train: Rows, test: Rows) -> LanguageWorld:
         return LanguageWorld(train=train, test=test, tokenizer=vocabulary.load(folder))
