@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from refeed import policies
 from refeed.core import progress
+from refeed.core.checkpoints import Checkpoints
 from refeed.families.regression.learner import LeastSquares, moments
 from refeed.families.regression.metrics import ExcessRisk
 from refeed.families.regression.sampler import Relabel
@@ -141,3 +142,20 @@ def faulty_study(folder, *, kill=(), seconds=0.0, seeds=10, generations=3) -> St
         for name, policy in (("replace", policies.replace()), ("accumulate", policies.accumulate()))
     }
     return replace(kept_study(seeds=tuple(range(seeds)), generations=generations), cases=(case,), policies=altered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengthy(Learner):
+    """A fit of many parts, which keeps how far it is after each."""
+
+    parts: int = 20
+
+    def fit(self, data, *, world, seed, start=None):
+        checkpoints, done = Checkpoints(), 0
+        if (kept := checkpoints.newest()) is not None:
+            done = int(kept.read_text())
+        for part in range(done, self.parts):
+            self.faults.note("part", data.pool.digest, str(seed), part)
+            time.sleep(self.faults.seconds)
+            checkpoints.keep(part + 1, lambda path, done=part + 1: path.write_text(str(done)))
+        return LeastSquares().fit(data, world=world, seed=seed)

@@ -117,6 +117,25 @@ def test_a_node_lost_in_the_middle_costs_what_ran_there(cluster, tmp_path):
     assert sum(times - 1 for times in repeated(tmp_path / "a").values()) <= 1  # it had one processor
 
 
+def test_steps_for_which_no_machine_is_left_are_said_and_what_was_done_stays(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("refeed.studies.engines.ray.QUIET_LOOKS", 2)
+    node = cluster.add_node(**NODE, num_gpus=1)
+    study = replace(faulty_study(tmp_path / "a", seconds=1.0, seeds=2, generations=1), resources={"fit": Resources(gpus=1)})
+    fits = []
+
+    def lose(event):
+        if event.kind == "ended" and event.task.kind == "fit":
+            fits.append(event.task.key)
+            if len(fits) == 1:
+                cluster.remove_node(node, allow_graceful=False)
+
+    with pytest.raises(EngineError, match="a fit step asks for 1 processor and 1 GPU, which no machine of the Ray cluster has"):
+        run(study, workspace=tmp_path / "w", engine=Ray(), listener=lose)
+    found = run(replace(study, resources={}), workspace=tmp_path / "w", engine=Ray())
+    assert found.run["steps"]["fit"]["reused"] == len(fits) == 1
+    assert found.scores.equals(inline_scores(tmp_path, seeds=2, generations=1))
+
+
 DRIVER = """
 import sys
 sys.path.insert(0, {tests!r})

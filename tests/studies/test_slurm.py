@@ -9,11 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from fake_slurm import FakeSlurm
-from faulty import KINDS, faulty_study, repeated
+from faulty import KINDS, Lengthy, done, faulty_study, repeated
 from refeed.core.errors import EngineError
 from refeed.studies import run
 from refeed.studies.engines.arrays import arrays
@@ -67,13 +68,14 @@ def test_arrays_follow_the_graph(tmp_path):
     assert max(len(array.tasks) for array in arrays(todo.pending, most=3)) == 3
 
 
-def test_twenty_lineages_give_the_bits_of_inline(slurm, tmp_path):
-    study = faulty_study(tmp_path / "a", generations=2)
+def test_ten_lineages_give_the_bits_of_inline(slurm, tmp_path):
+    study = faulty_study(tmp_path / "a", seeds=5, generations=2)
     events = []
     found = run(study, workspace=tmp_path / "w", engine=Slurm(**QUICK), listener=events.append)
-    assert found.scores.equals(inline_scores(tmp_path, generations=2))
+    assert found.scores.equals(inline_scores(tmp_path, seeds=5, generations=2))
+    assert len(study.arms) == 10
     assert not repeated(tmp_path / "a")
-    assert sum(event.kind == "ended" for event in events) == sum(event.kind == "started" for event in events) > 100
+    assert sum(event.kind == "ended" for event in events) == sum(event.kind == "started" for event in events) == 65
     assert not (tmp_path / "w" / "jobs").exists() or not list((tmp_path / "w" / "jobs").iterdir())
 
 
@@ -112,27 +114,42 @@ def test_a_step_that_kills_every_job_is_named_and_the_others_go_on(slurm, tmp_pa
     assert "its job died 3 times (FAILED); its log is" in results.run["errors"][0]["traceback"]
 
 
-def test_a_preempted_job_is_requeued_and_nothing_else_is_done_again(slurm, tmp_path):
-    study = faulty_study(tmp_path / "a", seconds=0.5, seeds=1, generations=1)
+def preempt(slurm, folder, line):
+    """Preempt the job that runs when `line` first stands in the log; returns the thread, and the name of the job in a list."""
     preempted = []
 
-    def preempt_the_fit():
-        log = tmp_path / "a" / "log"
-        while not (log.exists() and "fit" in log.read_text()):
+    def wait():
+        log = folder / "log"
+        while not (log.exists() and log.read_text().count(line) > 2 * (line == "part")):
             time.sleep(0.01)
-        element = next(name for name, state in slurm.states().items() if state == "RUNNING")
-        slurm.preempt(element)
-        preempted.append(element)
+        preempted.append(next(name for name, state in slurm.states().items() if state == "RUNNING"))
+        slurm.preempt(preempted[0])
 
-    from threading import Thread
-
-    thread = Thread(target=preempt_the_fit)
+    thread = Thread(target=wait)
     thread.start()
+    return thread, preempted
+
+
+def test_a_preempted_job_is_requeued_and_nothing_else_is_done_again(slurm, tmp_path):
+    study = faulty_study(tmp_path / "a", seconds=0.5, seeds=1, generations=1)
+    thread, preempted = preempt(slurm, tmp_path / "a", "fit")
     found = run(study, workspace=tmp_path / "w", engine=Slurm(**QUICK))
     thread.join()
     assert found.scores.equals(inline_scores(tmp_path, seeds=1, generations=1))
     assert [step.split()[0] for step in repeated(tmp_path / "a")] == ["fit"]
     assert slurm.states()[preempted[0]] == "COMPLETED"  # the same job, requeued
+
+
+def test_a_preempted_fit_that_keeps_its_state_goes_on_from_there(slurm, tmp_path):
+    study = faulty_study(tmp_path / "a", seconds=0.1, seeds=1, generations=1)
+    lengthy = replace(study.cases[0], learner=Lengthy(faults=study.cases[0].learner.faults))
+    thread, preempted = preempt(slurm, tmp_path / "a", "part")
+    run(replace(study, cases=(lengthy,)), workspace=tmp_path / "w", engine=Slurm(**QUICK))
+    thread.join()
+    parts = {step: times for step, times in done(tmp_path / "a").items() if step.startswith("part")}
+    assert len(parts) == 20
+    assert sum(parts.values()) <= 21  # the part in which it was preempted
+    assert slurm.states()[preempted[0]] == "COMPLETED"
 
 
 DRIVER = """
@@ -201,9 +218,9 @@ def test_the_scripts_run_in_bash_from_the_command_line(tmp_path):
     options = [word for text in small for word in ("--set", text)]
     environment = os.environ | {"PATH": f"{fake.folder / 'bin'}:{os.environ['PATH']}"}
     with fake.running():
-        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["run"]["engine"] == "slurm"
+        ran = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout)["run"]["engine"] == "slurm"
     assert list(fake.states().values()) == ["COMPLETED"]
 
 
@@ -235,8 +252,6 @@ def test_submitits_local_executor_preempts_and_requeues(tmp_path):
                 continue
             if "submitit.core._submit" in command and str(jobs) in command:
                 os.kill(int(process.name), signal.SIGUSR2)
-
-    from threading import Thread
 
     thread = Thread(target=preempt_the_fit)
     thread.start()

@@ -11,6 +11,10 @@ import typer
 from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
 
 Scripts = Annotated[bool, typer.Option("--scripts", help="Print the batch scripts that the engine would submit.")]
+Devices = Annotated[str | None, typer.Option("--devices", help="Time on so many devices, one step each: 1,2,8,64 unless given.")]
+Flops = Annotated[float | None, typer.Option("--flops", help="Operations that one device does in a second, as in 4e14.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Measure that here, for each kind of step; takes about a minute.")]
+Price = Annotated[float | None, typer.Option("--price", help="Of one device for one hour.")]
 
 
 def plan(
@@ -20,11 +24,17 @@ def plan(
     scale: ScaleOption = None,
     engine: EngineOption = None,
     scripts: Scripts = False,
+    devices: Devices = None,
+    flops: Flops = None,
+    calibrate: Calibrate = False,
+    price: Price = None,
     json_output: Json = False,
 ) -> None:
     """Print every step of a study, which are done, and what the rest will cost. Runs nothing."""
+    from refeed.cli.outlook import outlook, show
     from refeed.core.errors import EngineError
     from refeed.studies import load_study
+    from refeed.studies.costs import measured_rates
     from refeed.studies.engines import build_engine
     from refeed.studies.estimate import estimate
     from refeed.studies.tasks import plan as make_plan
@@ -41,9 +51,14 @@ def plan(
             print(f"#{'-' * 20} {title}\n{text}")
         return
     lines = estimate(todo, store)
+    ahead = None
+    if engine or devices or flops or calibrate or price is not None:
+        rates = measured_rates(chosen) if calibrate else {}
+        ahead = outlook(todo, store, devices=_numbers(devices), flops=flops, rates=rates, price=price, graph=engine is not None)
     if json_output:
         starts = {case.name: {"name": case.start, "digest": case.given.digest} for case in chosen.cases if case.given}
-        print(json.dumps({"study": chosen.name, "digest": chosen.digest, "steps": lines} | ({"starts": starts} if starts else {})))
+        about = {"study": chosen.name, "digest": chosen.digest, "steps": lines}
+        print(json.dumps(about | ({"starts": starts} if starts else {}) | ({"outlook": ahead} if ahead else {})))
         return
     from rich.console import Console
     from rich.table import Table
@@ -63,6 +78,9 @@ def plan(
     for case in chosen.cases:
         if case.given is not None:
             console.print(f"\n{case.name}: every model begins from the weights of {case.start} (content {case.given.digest[:12]}).")
+    if ahead is not None:
+        show(ahead)
+        return
     known = [line["seconds"] for line in lines if line["todo"]]
     if not known:
         console.print("\nEverything is done.")
@@ -70,3 +88,16 @@ def plan(
         console.print("\nEstimates come from steps of the same kind in this workspace; some kinds have not run yet.")
     else:
         console.print(f"\nTo do: about {sum(known):,.0f} s on one processor.")
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    from refeed.cli.outlook import DEVICES
+    from refeed.core.errors import StudyError
+
+    try:
+        numbers = tuple(int(word) for word in text.split(",")) if text else DEVICES
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise StudyError(f"--devices takes numbers of devices, not {text!r}.", hint="Type: --devices 1,2,8,64")
+    return numbers

@@ -188,6 +188,16 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one step takes, known before it runs: floating-point operations, tokens, bytes it writes; the model's parameters."""
+
+    flops: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family: its plug-ins by name, as `module:Class` looked up only when used, and what a study gets by default."""
 
@@ -206,3 +216,5 @@ class Family:
     exhibit_count: int = 3  # how many rows are shown of each generation
     # `module:function` that shows a model beside its rows: f(model or None for real rows, *, world, rows) -> {title: list[str]}
     portrait: str | None = None
+    costs: str | None = None  # `module:function`, what a step takes: f(step) -> Cost, or None where that is not known ahead
+    calibrate: str | None = None  # `module:function`, what this machine does in a second: f(case, *, seconds) -> {kind: FLOP/s}

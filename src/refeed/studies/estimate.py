@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from refeed.core.steps import Alter, Fit, Measure, Sample, Step
@@ -17,36 +18,40 @@ def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
 
     Seconds are rows to do x the median seconds a row of the finished steps of the same case and kind.
     """
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    known = measured(plan, store)
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for case, step in _steps(plan):
+        line = lines.setdefault((case, step.kind), {"case": case, "step": step.kind, "steps": 0, "todo": 0, "rows": 0})
+        line["steps"] += 1
+        if not store.has(step):
+            line["todo"] += 1
+            line["rows"] += size(step)
+    for group, line in lines.items():
+        line["seconds"] = known[group] * line["rows"] if group in known else None
+    return list(lines.values())
+
+
+def measured(plan: Plan, store: Workspace) -> dict[tuple[str, str], float]:
+    """The median seconds a row of the finished steps, by case and kind."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for case, step in _steps(plan):
+        if store.has(step) and (seconds := _seconds(step, store)) is not None:
+            found.setdefault((case, step.kind), []).append(seconds / size(step))
+    return {group: statistics.median(values) for group, values in found.items()}
+
+
+def _steps(plan: Plan) -> Iterator[tuple[str, Step]]:
+    """Every step that is kept, once, with its case."""
     seen: set[str] = set()
     for arm in plan.study.arms:
         for step in (step for turn in arm.turns for step in turn.steps):
-            if step.digest in seen or (step.rebuilds and not isinstance(step, Measure)):
-                continue
-            seen.add(step.digest)
-            group = groups.setdefault((arm.case.name, step.kind), {"steps": 0, "todo": 0, "rows": 0, "rates": []})
-            group["steps"] += 1
-            rows = _rows(step)
-            if store.has(step):
-                if (seconds := _seconds(step, store)) is not None:
-                    group["rates"].append(seconds / rows)
-            else:
-                group["todo"] += 1
-                group["rows"] += rows
-    return [
-        {
-            "case": case,
-            "step": kind,
-            "steps": group["steps"],
-            "todo": group["todo"],
-            "rows": group["rows"],
-            "seconds": statistics.median(group["rates"]) * group["rows"] if group["rates"] else None,
-        }
-        for (case, kind), group in groups.items()
-    ]
+            if step.digest not in seen and (not step.rebuilds or isinstance(step, Measure)):
+                seen.add(step.digest)
+                yield arm.case.name, step
 
 
-def _rows(step: Step) -> int:
+def size(step: Step) -> int:
+    """The rows that a step reads or writes; 1 where it does not go by rows."""
     if isinstance(step, Fit):
         return max(step.train.num_rows, 1)
     return max(step.num_rows, 1) if isinstance(step, Sample | Alter) else 1

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refeed.core.errors import StudyError
 from refeed.core.steps import Measure
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
@@ -47,6 +48,9 @@ def run(
             finally:
                 store.locks.close()
     store = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    for case in study.cases:
+        if hasattr(case.source, "only_planned"):
+            raise StudyError(case.source.only_planned, hint="Name a source that is there, with --set source.kind=...")
     started, clock = datetime.now(UTC), time.perf_counter()
     note: dict[str, Any] = {"study": study.name, "digest": study.digest, "steps": _kept_steps(study)}
     note_needs(store, **note, done=False)

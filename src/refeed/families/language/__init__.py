@@ -8,6 +8,7 @@ FAMILY = Family(
     sources={
         "story-grammar": "refeed.families.language.source:StoryGrammar",
         "text": "refeed.families.language.source:Text",
+        "outline": "refeed.families.language.outline:Outline",
     },
     learners={
         "gpt2": "refeed.families.language.learner:GPT2",
@@ -37,4 +38,6 @@ FAMILY = Family(
     requires=("torch", "transformers", "tokenizers", "safetensors"),
     exhibit="refeed.families.language.exhibit:stories",
     decode="refeed.families.language.exhibit:decode",
+    costs="refeed.families.language.costs:costs",
+    calibrate="refeed.families.language.calibration:calibrate",
 )

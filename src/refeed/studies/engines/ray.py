@@ -35,6 +35,7 @@ from refeed.workspace import Workspace
 MAX_LOST_NODES = 20  # how often one step may be on a machine that is lost
 SPARE_TASKS = 8  # how many more than can run are handed to Ray, so that no machine waits for the driver
 REACHABLE_SECONDS = 5.0
+LOOK_SECONDS, QUIET_LOOKS = 0.25, 40
 LOCAL = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 128 * 2**20}
 WHY_IT_DIED = "the machine may be out of memory"
 
@@ -132,7 +133,7 @@ class _Drive:
             while self.queue.unfinished:
                 self._hand_out()
                 waiting = list(self.running)
-                self.ray.wait(waiting, timeout=0.25)
+                self.ray.wait(waiting, timeout=LOOK_SECONDS)
                 ended, _ = self.ray.wait(waiting, num_returns=len(waiting), timeout=0)
                 self._hear()
                 for reference in ended:
@@ -175,7 +176,7 @@ class _Drive:
     def _refuse_stranded(self, *, idle: bool) -> None:
         """Once in ten quiet seconds: are there still machines for what waits?"""
         self.quiet = self.quiet + 1 if idle else 0
-        if self.quiet % 40 == 39:
+        if self.quiet and self.quiet % QUIET_LOOKS == 0:
             _refuse_unfit(self.ray, {task.kind: self.asked[task.kind] for task in self.running.values()})
 
     def _retry(self, task: Task, once_more: bool, why: str) -> None:

@@ -1,0 +1,137 @@
+"""What a plan takes, as tables: operations, tokens, bytes, storage by policy, and time on so many devices."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from refeed.studies.tasks import Plan
+    from refeed.workspace import Workspace
+
+DEVICES = (1, 2, 8, 64)
+LEFT = ("case", "step", "policy", "stage", "each asks for", "waits for")
+
+
+def outlook(
+    plan: Plan,
+    store: Workspace,
+    *,
+    devices: tuple[int, ...],
+    flops: float | None,
+    rates: dict[str, dict[str, float]],
+    price: float | None,
+    graph: bool,
+) -> dict[str, Any]:
+    """All that `show` prints, as data: seconds, bytes and device-hours."""
+    from dataclasses import asdict
+
+    from refeed.studies.costs import critical_path, makespan, needs, storage, task_costs, task_seconds
+
+    costs = task_costs(plan)
+    found: dict[str, Any] = {"graph": list(_graph(plan)) if graph else []}
+    seconds = task_seconds(plan, store, costs, flops=flops, rates=rates)
+    found |= {
+        "needs": [asdict(need) for need in needs(plan, costs) if need.cost.flops or need.cost.bytes],
+        "storage": [asdict(kept) | {"bytes_made": kept.bytes_made, "bytes_kept": kept.bytes_kept} for kept in storage(plan.study)],
+        "seconds": None,
+    }
+    if seconds is not None and plan.pending:
+        work = sum(seconds.values())
+        times = {number: makespan(plan.pending, seconds, devices=number) for number in devices}
+        found |= {"seconds": work, "critical_path": critical_path(plan.pending, seconds), "devices": []}
+        for number, wall in times.items():
+            hours = number * wall / 3600
+            paid = {"cost": hours * price} if price is not None else {}
+            found["devices"].append(
+                {"devices": number, "seconds": wall, "busy": work / (number * wall), "device_hours": hours} | paid
+            )
+    return found
+
+
+def _graph(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The steps that are to do, those of one kind and depth together: how many, what each asks for, and what they wait for."""
+    from refeed.studies import resources
+    from refeed.studies.engines.arrays import arrays
+
+    stages = arrays(plan.pending)
+    for stage in stages:
+        waits = [
+            f"{'its own of' if how == 'aftercorr' else 'all of'} {stages[number].title}" for number, how in stage.after.items()
+        ]
+        asks = resources.of(plan.study.resources, stage.kind).described
+        yield {"stage": stage.title, "steps": len(stage.tasks), "asks": asks, "after": ", ".join(waits)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print it."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 132)
+    if found["graph"]:
+        table = _table("stage", "steps", "each asks for", "waits for")
+        for stage in found["graph"]:
+            table.add_row(stage["stage"], f"{stage['steps']:,}", stage["asks"], stage["after"])
+        console.print("\nThe graph of the steps that are to do:\n")
+        console.print(table)
+    if found["needs"]:
+        table = _table("case", "step", "to do", "parameters", "tokens", "FLOPs", "bytes")
+        for need in found["needs"]:
+            cost = need["cost"]
+            counts = (f"{cost['parameters']:,}" if cost["parameters"] else "", f"{cost['tokens']:,}")
+            table.add_row(need["case"], need["kind"], f"{need['steps']:,}", *counts, _number(cost["flops"]), _bytes(cost["bytes"]))
+        console.print("\nWhat the steps that are to do take:\n")
+        console.print(table)
+    if found["storage"]:
+        table = _table("case", "policy", "rows made", "rows kept", 'rows = "all"', 'rows = "needed"', "models")
+        for line in found["storage"]:
+            rows = (f"{line['rows_made']:,}", f"{line['rows_kept']:,}")
+            sizes = (_bytes(line["bytes_made"]), _bytes(line["bytes_kept"]), _bytes(line["model_bytes"]))
+            table.add_row(line["case"], line["policy"], *rows, *sizes)
+        console.print("\nWhat one lineage has on the disk after its last generation, before compression:\n")
+        console.print(table)
+    if found["seconds"] is None:
+        console.print("\nHow long that takes is not known: run some steps here first, or type --flops RATE, or --calibrate.")
+        return
+    table = _table("devices", "time", "speed-up", "busy", "device-hours", "cost")
+    alone = found["seconds"]
+    for line in found["devices"]:
+        cost = f"{line['cost']:,.0f}" if "cost" in line else ""
+        speed = f"{alone / line['seconds']:.1f} x" if line["seconds"] else ""
+        table.add_row(
+            f"{line['devices']}", _time(line["seconds"]), speed, f"{line['busy']:.0%}", f"{line['device_hours']:,.1f}", cost
+        )
+    console.print("\nTime, one step to a device:\n")
+    console.print(table)
+    console.print(f"\nThe longest chain of steps takes {_time(found['critical_path'])}: no number of devices is faster.")
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value else ""
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.3g} {unit}" if value else ""
+        value /= 1000
+    raise AssertionError
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

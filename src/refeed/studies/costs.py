@@ -1,0 +1,179 @@
+"""What a plan takes on so many devices: operations, bytes, the critical path, and time by a greedy schedule of its graph."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from refeed import catalogue
+from refeed.core.ancestry import unique_rows
+from refeed.core.loop import start
+from refeed.core.loop import turn as advance
+from refeed.core.protocols import Cost, Family
+from refeed.core.steps import Step
+from refeed.studies.estimate import measured, size
+from refeed.studies.study import Study
+from refeed.studies.tasks import Plan, Task
+from refeed.workspace import Workspace
+
+Costs = Callable[[Step], Cost | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """All the steps of one case and kind that are to do."""
+
+    case: str
+    kind: str
+    steps: int
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """What one lineage of a case and policy has written after its last generation, and what of its rows the policy still keeps."""
+
+    case: str
+    policy: str
+    rows_made: int
+    rows_kept: int
+    row_bytes: float
+    model_bytes: int
+
+    @property
+    def bytes_made(self) -> float:
+        return self.rows_made * self.row_bytes
+
+    @property
+    def bytes_kept(self) -> float:
+        return self.rows_kept * self.row_bytes
+
+
+def task_costs(plan: Plan) -> dict[str, Cost | None]:
+    """By the key of each pending task: what it takes, or None where its family cannot say."""
+    known = {case.name: _costs_of(case.family) for case in plan.study.cases}
+    found: dict[str, Cost | None] = {}
+    for key, task in plan.pending.items():
+        costs = known[plan.study.arms[task.arms[0]].case.name]
+        found[key] = None if costs is None or task.kind == "lineages" else costs(task.steps(plan.study)[0])
+    return found
+
+
+def needs(plan: Plan, costs: Mapping[str, Cost | None]) -> list[Need]:
+    """The costs summed by case and kind of step; of the parameters, the largest."""
+    groups: dict[tuple[str, str], list[Cost]] = {}
+    for key, task in plan.pending.items():
+        case = plan.study.arms[task.arms[0]].case.name
+        groups.setdefault((case, task.kind), []).append(costs[key] or Cost())
+    return [
+        Need(
+            case=case,
+            kind=kind,
+            steps=len(group),
+            cost=Cost(
+                flops=sum(cost.flops for cost in group),
+                tokens=sum(cost.tokens for cost in group),
+                bytes=sum(cost.bytes for cost in group),
+                parameters=max(cost.parameters for cost in group),
+            ),
+        )
+        for (case, kind), group in groups.items()
+    ]
+
+
+def critical_path(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> float:
+    """The seconds of the longest chain of `tasks`, each coming after those it needs: no number of devices is faster."""
+    ends: dict[str, float] = {}
+    for key, task in tasks.items():
+        ends[key] = seconds[key] + max((ends[need] for need in task.after if need in ends), default=0.0)
+    return max(ends.values(), default=0.0)
+
+
+def makespan(tasks: Mapping[str, Task], seconds: Mapping[str, float], *, devices: int) -> float:
+    """The seconds that `tasks` take on `devices` equal devices, one step each, in the plan's order as an engine hands them out."""
+    missing = {key: sum(need in tasks for need in task.after) for key, task in tasks.items()}
+    behind: dict[str, list[str]] = {}
+    for key, task in tasks.items():
+        for need in task.after:
+            behind.setdefault(need, []).append(key)
+    place = {key: number for number, key in enumerate(tasks)}
+    ready = [(place[key], key) for key, waits in missing.items() if not waits]
+    running: list[tuple[float, str]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < devices:
+            _, key = heapq.heappop(ready)
+            heapq.heappush(running, (now + seconds[key], key))
+        now, ended = heapq.heappop(running)
+        for key in behind.get(ended, ()):
+            missing[key] -= 1
+            if not missing[key]:
+                heapq.heappush(ready, (place[key], key))
+    return now
+
+
+def storage(study: Study) -> Iterator[Storage]:
+    """What the first seed's lineage of each case and policy takes, rows and models apart, where the family can say."""
+    for arm in study.arms:
+        costs = _costs_of(arm.case.family)
+        if arm.seed != study.seeds[0] or costs is None:
+            continue
+        state, row_bytes, model_bytes = start(arm.lineage), 0.0, 0
+        made = state.real.num_rows
+        for turn in arm.turns:
+            state, _ = advance(arm.lineage, state)
+            model, fresh = costs(turn.model), costs(turn.fresh.step)
+            if model is None or fresh is None:
+                return
+            made += turn.fresh.num_rows
+            row_bytes = fresh.bytes / turn.fresh.num_rows if turn.fresh.num_rows else row_bytes
+            model_bytes += model.bytes
+        yield Storage(
+            case=arm.case.name,
+            policy=arm.policy,
+            rows_made=made,
+            rows_kept=unique_rows(state.pool),
+            row_bytes=row_bytes,
+            model_bytes=model_bytes,
+        )
+
+
+def task_seconds(
+    plan: Plan, store: Workspace, costs: Mapping[str, Cost | None], *, flops: float | None, rates: Mapping[str, Mapping[str, float]]
+) -> dict[str, float] | None:
+    """The seconds of each pending task on one device; None where those of some kind are not known.
+
+    From what steps of the same case and kind took in this workspace; else from the operations, where it is known how many a device
+    does in a second: `rates[case][kind]`, or `flops` in any step.
+    """
+    before = measured(plan, store)
+    found = {}
+    for key, task in plan.pending.items():
+        case = plan.study.arms[task.arms[0]].case.name
+        kind = "measure" if task.kind == "lineages" else task.kind
+        cost, rate = costs[key], rates.get(case, {}).get(kind, flops)
+        if (case, kind) in before:
+            found[key] = before[case, kind] * sum(size(step) for step in task.steps(plan.study) if not store.has(step))
+        elif cost is not None and (rate or (rates and not cost.flops)):
+            found[key] = cost.flops / rate if rate else 0.0
+        else:
+            return None
+    return found
+
+
+def measured_rates(study: Study, *, seconds: float = 60.0) -> dict[str, dict[str, float]]:
+    """FLOP/s of this machine by case and kind of step, measured in about `seconds` in all."""
+    found = {}
+    for case in study.cases:
+        family: Family = catalogue.load(catalogue.families()[case.family])
+        if family.calibrate:
+            found[case.name] = catalogue.load(family.calibrate)(case, seconds=seconds / len(study.cases))
+    return found
+
+
+def _costs_of(family: str) -> Costs | None:
+    if family not in catalogue.families():
+        return None
+    found: Family = catalogue.load(catalogue.families()[family])
+    return catalogue.load(found.costs) if found.costs else None
