@@ -34,9 +34,11 @@ def random_stories(count, vocabulary, seed, *, longest=30):
     return of(*(rng.integers(0, vocabulary, size=rng.integers(5, longest)) for _ in range(count)))
 
 
+@pytest.mark.parametrize("width", [np.uint16, np.uint32])
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 8])
-def test_codes_of_runs_are_equal_exactly_where_runs_are(order):
-    stories = random_stories(200, 4, 0)
+def test_codes_of_runs_are_equal_exactly_where_runs_are(order, width):
+    small = random_stories(200, 4, 0)
+    stories = Ragged(small.values.astype(width) * width(65536 if width is np.uint32 else 1), small.offsets)
     listed = [tuple(story[i : i + order]) for story in stories for i in range(len(story) - order + 1)]
     codes = statistics.runs(stories, order)
     assert len(codes) == len(listed)

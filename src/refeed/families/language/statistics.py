@@ -19,18 +19,19 @@ def first_tokens(stories: Ragged, budget: int) -> Ragged:
 def runs(stories: Ragged, order: int) -> np.ndarray:
     """The codes of all runs of `order` neighbouring tokens within stories, in order: int64, equal for equal runs.
 
-    Up to three tokens a code is exact (16 bits each); beyond, it is a 63-bit polynomial hash: among n different runs two share a
+    Up to three tokens of at most 16 bits a code is exact; else it is a 63-bit polynomial hash: among n different runs two share a
     code with a probability below n^2 / 2^63.
     """
+    exact = order <= 3 and stories.values.dtype.itemsize <= 2
     values = stories.values.astype(np.uint64)
     num = len(values) - order + 1
     if num < 1:
         return np.zeros(0, dtype=np.int64)
-    factor = np.uint64(65536 if order <= 3 else 0x9E3779B97F4A7C15)
+    factor = np.uint64(65536 if exact else 0x9E3779B97F4A7C15)
     codes = np.zeros(num, dtype=np.uint64)
     for place in range(order):
-        codes = codes * factor + values[place : place + num] + np.uint64(0 if order <= 3 else 1)
-    if order > 3:
+        codes = codes * factor + values[place : place + num] + np.uint64(0 if exact else 1)
+    if not exact:
         codes ^= codes >> np.uint64(31)
         codes = (codes * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(1)
     story = np.repeat(np.arange(len(stories)), stories.lengths)
