@@ -171,6 +171,17 @@ def test_the_card_and_the_metadata_describe_the_data(stories):
     assert fields["tokens"]["repeated"]
 
 
+def test_columns_that_only_sampled_rows_have_are_kept(tmp_path):
+    text = TEXT.replace("accumulate-subsample", "accumulate") + "sampler = { prompt = 3, engine = 'torch' }"
+    study = parse(text, name="prompted")
+    store = Workspace(tmp_path / "w")
+    run(study, workspace=store)
+    arm, turn = pick(study, case=None, policy=None, seed=None, generation=None)
+    export(study, store, arm, turn, tmp_path / "x")
+    assert pq.read_table(tmp_path / "x" / DATA).column("prompt_tokens").to_pylist() == [None] * 40 + [3] * 40
+    assert "how many first tokens" in (tmp_path / "x" / "README.md").read_text()
+
+
 def test_pandas_duckdb_and_datasets_open_it(stories, tmp_path):
     datasets, duckdb = pytest.importorskip("datasets"), pytest.importorskip("duckdb")
     pandas = pytest.importorskip("pandas")

@@ -17,6 +17,8 @@ HEADS = {
     "depth": "depth",
     "effective_rows": "worth real rows",
     "tokens": "tokens",
+    "real_tokens": "real tokens",
+    "prompt_tokens": "of prompts",
     "rows_kept": "rows kept",
     "bytes": "on disk",
     "rejected": "rejected",
@@ -28,6 +30,7 @@ HEADS = {
 LEGEND = """\
 real: share of the rows; real weight: their share of the training weight; depth: mean number of models between a row and real data;
 worth real rows: fresh real rows that would fix a mean as precisely; rows kept, on disk: the pool after the generation.
+Real tokens: those of real rows, and the first ones of sampled rows that were taken from real rows (of prompts).
 Of what the model wrote: rejected by filters; repeats of an earlier row, beside that share of real rows; ended as real rows do."""
 
 

@@ -17,7 +17,7 @@ def notices(results: Results, *, ended: bool = True) -> list[str]:
     found = [
         f"{case}, {policy}: {said}." for case, policy, said in sorted({(r["case"], r["policy"], r["sentence"]) for r in lines})
     ]
-    return found + _of_quantities(results) + _of_ledger(results)
+    return found + _of_quantities(results) + _of_prompts(results) + _of_ledger(results)
 
 
 def _of_quantities(results: Results) -> list[str]:
@@ -31,6 +31,22 @@ def _of_quantities(results: Results) -> list[str]:
             highest = pc.max(chosen["value"]).as_py()
             if highest is not None and highest > 0:
                 found.append(f"{case}: up to {highest:.1%} {quantity['notice']}.")
+    return found
+
+
+def _of_prompts(results: Results) -> list[str]:
+    """Where sampled rows begin with tokens of real ones: how much real text that is, by case."""
+    found = []
+    lines = results.ledger.to_pylist() if results.ledger is not None else []
+    for case in results.cases:
+        given = [line for line in lines if line["case"] == case and line["prompt_tokens"]]
+        if given:
+            share, line = max(((line["prompt_tokens"] / line["tokens"], line) for line in given), key=lambda pair: pair[0])
+            found.append(
+                f"{case}: sampled rows begin with tokens of real ones, up to {share:.1%} of the tokens that a model is trained on "
+                f"({line['policy']}, generation {line['generation']}). They count as real tokens in the ledger; the share of real "
+                "rows leaves them out."
+            )
     return found
 
 

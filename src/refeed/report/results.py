@@ -67,6 +67,8 @@ SCHEMAS = {
             "rows_kept": pa.int64(),
             "bytes": pa.int64(),
             "tokens": pa.int64(),
+            "prompt_tokens": pa.int64(),
+            "real_tokens": pa.int64(),
             "rejected": pa.float64(),
             "repeats": pa.float64(),
             "repeats_real": pa.float64(),
@@ -137,7 +139,7 @@ class Results:
             if table is None or table.num_rows == 0:
                 table = schema.empty_table()
             if name in OPTIONAL:  # early runs have fewer columns
-                for column in schema.names[len(table.column_names) :]:
+                for column in (column for column in schema.names if column not in table.column_names):
                     table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
             missing = [column for column in schema.names if column not in table.column_names]
             if missing:

@@ -19,6 +19,7 @@ MEANINGS = {
     "refeed_candidate": "position among the sampled candidates that a filter chose from",
     "refeed_score": "score that the filter went by",
     "text": "the row as text, decoded exactly",
+    "prompt_tokens": "how many first tokens of a sampled row were taken from a real one; null for real rows",
 }
 SIZES = (
     (10**3, "n<1K"),

@@ -105,17 +105,21 @@ def _ancestors(step: Step) -> list[Step]:
 
 def _write(arm: Arm, turn: Turn, store: Workspace, path: Path) -> dict[str, str]:
     """Write the rows, one row group of one shard at a time; returns the columns and their types."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = f"{type(arm.case.source).__module__}:{type(arm.case.source).__qualname__}"
     decode = None if arm.lineage.source.rebuilds else catalogue.decoder(source)
     world = store.folder(arm.lineage.draw)
     altered = any(part.shard.step.kind not in ("draw", "sample") for part in turn.train)
-    memory, writer = Memory(), None
+    memory, writer, more = Memory(), None, _not_in_all(turn, store)
     try:
         for part in turn.train:
             for table in _tables(part, store, memory):
                 table = _with_columns(table, part, decode, world, altered=altered)
+                for field in more:
+                    if field.name not in table.column_names:
+                        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
                 if writer is None:
                     writer = pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True)
                 writer.write_table(table.select(writer.schema.names).cast(writer.schema))
@@ -125,6 +129,21 @@ def _write(arm: Arm, turn: Turn, store: Workspace, path: Path) -> dict[str, str]
     if writer is None:
         raise UserError(f"the training set of generation {turn.generation} is empty; there is nothing to export.")
     return {field.name: str(field.type) for field in writer.schema}
+
+
+def _not_in_all(turn: Turn, store: Workspace) -> list[pa.Field]:
+    """The data columns that only some of the shards have, as what a sampler says of its rows: null in the others."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = []
+    for part in turn.train:
+        try:
+            schemas.append(pq.read_schema(shard_file(store.folder(part.shard.step), part.shard.step.kind)))
+        except (OSError, pa.ArrowException):  # not kept, or damaged: said when its rows are read
+            continue
+    fields = {field.name: field for schema in schemas for field in schema if not field.name.startswith("refeed_")}
+    return [field for name, field in fields.items() if any(name not in schema.names for schema in schemas)]
 
 
 def _tables(part: Part, store: Workspace, memory: Memory) -> Iterator[pa.Table]:

@@ -24,6 +24,8 @@ from refeed.workspace import Workspace
 from refeed.workspace.files import MANIFEST
 from refeed.workspace.shards import shard_file, tables
 
+PROMPT = "prompt_tokens"  # the column in which a sampler says how many first tokens of a row it took from a real one
+
 
 def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
     """A line for each case, policy and generation, from recipes alone; bytes and tokens from what the workspace keeps."""
@@ -34,6 +36,7 @@ def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
         ancestry, state = Ancestry(arm.turns), start(arm.lineage)
         for turn in arm.turns:
             state, _ = advance(arm.lineage, state)
+            tokens, given, real = _tokens(turn.train, store) or (None, None, None)
             yield {
                 "case": arm.case.name,
                 "policy": arm.policy,
@@ -47,7 +50,9 @@ def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
                 "effective_rows": ancestry.effective_rows(turn.train),
                 "rows_kept": unique_rows(state.pool),
                 "bytes": _bytes(state.pool, store),
-                "tokens": _tokens(turn.train, store),
+                "tokens": tokens,
+                "prompt_tokens": given,
+                "real_tokens": real,
                 "rejected": 1 - turn.fresh.num_rows / turn.sampled.num_rows if turn.sampled.num_rows else None,
                 **_audit(turn, store, copies),
             }
@@ -86,26 +91,42 @@ def _size(shard: Shard, store: Workspace) -> int | None:
         return None
 
 
-def _tokens(pool: Pool, store: Workspace) -> int | None:
-    """Tokens of a training set; None where rows have none or are not kept."""
+def _tokens(pool: Pool, store: Workspace) -> tuple[int, int, int] | None:
+    """Tokens of a training set; those of them that began a sampled row because a real one begins so; and all real ones.
+
+    None where rows have none or are not kept.
+    """
     counts = [_tokens_of(part, store) for part in pool]
-    return None if not counts or None in counts else sum(count for count in counts if count is not None)
+    if not counts or None in counts:
+        return None
+    tokens = given = real = 0
+    for part, count in zip(pool, counts, strict=True):
+        assert count is not None
+        tokens, given = tokens + count[0], given + count[1]
+        real += count[0] if part.shard.origin.is_real else count[1]
+    return tokens, given, real
 
 
-def _tokens_of(part: Part, store: Workspace) -> int | None:
+def _tokens_of(part: Part, store: Workspace) -> tuple[int, int] | None:
+    """Tokens of so many rows of a shard, and those of them that were given as prompts."""
     path = _file(part.shard, store)
     if part.shard.step.rebuilds or not path.is_file():
         return None
     found = _lengths(path, path.stat().st_mtime_ns)
     if found is None:
         return None
-    positions, lengths = found
+    positions, lengths, given = found
     if part.index is None:
-        return int(lengths.sum()) if len(lengths) == part.shard.num_rows else None
-    if positions is None:
-        return int(lengths[part.index].sum())
-    there = np.isin(positions, part.index)  # a trimmed shard may have lost some of them
-    return int(lengths[there].sum()) if there.sum() == len(part.index) else None
+        chosen: Any = slice(None)
+        if len(lengths) != part.shard.num_rows:
+            return None
+    elif positions is None:
+        chosen = part.index
+    else:
+        chosen = np.isin(positions, part.index)  # a trimmed shard may have lost some of them
+        if chosen.sum() != len(part.index):
+            return None
+    return int(lengths[chosen].sum()), int(given[chosen].sum()) if given is not None else 0
 
 
 def _file(shard: Shard, store: Workspace) -> Path:
@@ -113,12 +134,15 @@ def _file(shard: Shard, store: Workspace) -> Path:
 
 
 @lru_cache(maxsize=256)
-def _lengths(path: Path, modified: int) -> tuple[np.ndarray | None, np.ndarray] | None:
-    """The positions of the stored rows (None where all are there) and their tokens, 4 bytes each; None without tokens."""
+def _lengths(path: Path, modified: int) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None] | None:
+    """The positions of the stored rows (None where all are there), their tokens, and those of a prompt (None where none has one).
+
+    Four bytes each. None for rows without tokens.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    positions, lengths = [], [np.zeros(0, dtype=np.int32)]
+    positions, lengths, given = [], [np.zeros(0, dtype=np.int32)], []
     try:
         for table in tables(path):
             if "tokens" not in table.column_names:
@@ -126,6 +150,12 @@ def _lengths(path: Path, modified: int) -> tuple[np.ndarray | None, np.ndarray] 
             lengths.append(pc.list_value_length(table["tokens"]).to_numpy().astype(np.int32))
             if POSITION in table.column_names:
                 positions.append(table[POSITION].to_numpy())
+            if PROMPT in table.column_names:
+                given.append(table[PROMPT].to_numpy().astype(np.int32))
     except (OSError, pa.ArrowException):
         return None
-    return np.concatenate(positions) if positions else None, np.concatenate(lengths)
+    return _joined(positions), np.concatenate(lengths), _joined(given)
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray | None:
+    return np.concatenate(pieces) if pieces else None
