@@ -205,6 +205,6 @@ def test_what_cannot_work_is_one_error_before_the_first_step(cluster, tmp_path, 
         patch.setattr(elsewhere, "versions", lambda: {"numpy": "1.0"})
         refused(r"runs other versions than this one: numpy .* instead of 1\.0; Python .* instead of nothing")
     with monkeypatch.context() as patch:
-        ask = engine._ask_every_node
-        patch.setattr(engine, "_ask_every_node", lambda ray, probe: ask(ray, replace(probe, folder="/elsewhere")))
+        ready = engine._ready_every_node
+        patch.setattr(engine, ready.__name__, lambda ray, probe, *rest, most: ready(ray, replace(probe, folder="/no"), *rest, most=most))
         refused("does not see the workspace")

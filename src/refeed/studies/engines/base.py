@@ -13,13 +13,12 @@ from heapq import heappop, heappush
 from typing import Any, ClassVar, Protocol
 
 from refeed.core import progress
-from refeed.core.errors import StudyError
+from refeed.core.errors import StepFailed, StudyError
 from refeed.studies.study import Study
 from refeed.studies.tasks import Done, Plan, Task, perform
 from refeed.workspace import Workspace
 
 MAX_RETRIES = 2
-OF_YOUR_OWN = "Classes of your own must stand in a module that workers can import. Or use --engine inline."
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -125,11 +124,20 @@ def portable(study: Study, dumps: Callable[[Any], bytes] = pickle.dumps) -> byte
 
 
 def unpacked(sent: bytes) -> Study:
-    """In a worker: the study that `portable` sent."""
-    places, study = pickle.loads(sent)
-    sys.path.extend(place for place in places if place not in sys.path)
-    loaded: Study = pickle.loads(study)
+    """In a worker: the study that `portable` sent; `StepFailed` where its classes are not found."""
+    try:
+        places, study = pickle.loads(sent)
+        sys.path.extend(place for place in places if place not in sys.path)
+        loaded: Study = pickle.loads(study)
+    except Exception as error:
+        hint = "Classes of your own must stand in a module that workers can import. Or use --engine inline."
+        raise StepFailed(f"a worker process cannot load the study: {error}.", hint=hint) from None
     return loaded
+
+
+def threads(number: int) -> dict[str, str]:
+    """The environment variables from which a process's numerical libraries read, when it starts, how many threads to use."""
+    return dict.fromkeys(THREADS, str(number))
 
 
 @contextmanager

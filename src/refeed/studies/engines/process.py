@@ -15,11 +15,9 @@ from pathlib import Path
 from queue import Empty
 from typing import Any, ClassVar
 
-from refeed.core.errors import StepFailed, StudyError
+from refeed.core.errors import StudyError
 from refeed.studies.engines.base import (
     MAX_RETRIES,
-    OF_YOUR_OWN,
-    THREADS,
     Event,
     Listener,
     Queue,
@@ -28,6 +26,7 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    threads,
     unpacked,
 )
 from refeed.studies.tasks import Plan, Task
@@ -57,7 +56,7 @@ class Processes:
                 message = f"resources.{kind} asks for GPUs, which the engine process does not hand out to its workers."
                 raise StudyError(message, hint="Type: --engine inline, or --engine ray")
         study = portable(plan.study)
-        with environment_variables(dict.fromkeys(THREADS, "1")):  # read by each worker's numerical libraries when it starts
+        with environment_variables(threads(1)):  # read by each worker's numerical libraries when it starts
             _Drive(self.workers, plan, workspace, listener, study).run()
 
 
@@ -149,7 +148,7 @@ def _end_with_driver() -> None:
 
 def _work(task: Task) -> Event:
     if "broken" in _worker:
-        raise StepFailed(f"a worker process cannot load the study: {_worker['broken']}.", hint=OF_YOUR_OWN)
+        raise _worker["broken"]
     return perform_and_tell(task, _worker["study"], _worker["workspace"], Sparing(_worker["ticks"].put))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,6 @@ from refeed.core.errors import EngineError, RefeedError, StepFailed
 from refeed.studies import resources
 from refeed.studies.engines.base import (
     MAX_RETRIES,
-    OF_YOUR_OWN,
-    THREADS,
     Event,
     Listener,
     Queue,
@@ -25,6 +24,7 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    threads,
     unpacked,
 )
 from refeed.studies.engines.elsewhere import Probe, look, probing
@@ -36,6 +36,8 @@ MAX_LOST_NODES = 20  # how often one step may be on a machine that is lost
 SPARE_TASKS = 8  # how many more than can run are handed to Ray, so that no machine waits for the driver
 REACHABLE_SECONDS = 5.0
 LOOK_SECONDS, QUIET_LOOKS = 0.25, 40
+# A cluster that is started here has all of this machine: by default its workers would take only what other processes leave.
+OF_OUR_OWN = {"RAY_worker_niceness": "0"}
 LOCAL = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 128 * 2**20}
 WHY_IT_DIED = "the machine may be out of memory"
 
@@ -66,16 +68,17 @@ class Ray:
         if not plan.pending:
             return
         with self._connected() as ray, probing(workspace) as probe:
-            study = portable(plan.study, ray.cloudpickle.dumps)  # which sends classes of scripts and notebooks too
             asked = {kind: resources.of(plan.study.resources, kind) for kind in {task.kind for task in plan.pending.values()}}
             _refuse_unfit(ray, asked)
-            _ask_every_node(ray, probe)
+            packed = portable(plan.study, ray.cloudpickle.dumps)  # which sends classes of scripts and notebooks too
+            study = [ray.put(packed)]  # in a list, so that a worker fetches it once and not with every task
+            _ready_every_node(ray, probe, study, most=min(len(plan.pending), self.workers or len(plan.pending)))
             _Drive(ray, plan, listener, study, probe, asked, self.workers).run()
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         """Ray, connected; a connection that was there before stays."""
-        with environment_variables({"RAY_USAGE_STATS_ENABLED": "0"}):
+        with environment_variables({"RAY_USAGE_STATS_ENABLED": "0"} | OF_OUR_OWN):
             import ray
 
             if ray.is_initialized():
@@ -110,15 +113,14 @@ class _Drive:
         ray: Any,
         plan: Plan,
         listener: Listener,
-        study: bytes,
+        study: list[Any],
         probe: Probe,
         asked: dict[str, Resources],
         workers: int | None,
     ) -> None:
-        self.ray, self.listener, self.probe, self.asked = ray, listener, probe, asked
+        self.ray, self.listener, self.study, self.probe, self.asked = ray, listener, study, probe, asked
         self.queue = Queue(plan)
-        self.work = ray.remote(_work)
-        self.study = [ray.put(study)]  # in a list, so that a worker fetches it once and not with every task
+        self.work = {kind: ray.remote(_work).options(name=f"refeed {kind}", **_options(need)) for kind, need in asked.items()}
         self.ticks = ray.remote(num_cpus=0)(_Ticks).options(scheduling_strategy=_node(ray, here(ray), soft=True)).remote()
         self.news: Any = None
         self.most = workers or int(ray.cluster_resources().get("CPU", 1)) + SPARE_TASKS
@@ -127,6 +129,7 @@ class _Drive:
         self.losses: dict[str, int] = {}
         self.running: dict[Any, Task] = {}
         self.quiet = 0
+        self.heard = 0.0
 
     def run(self) -> None:
         try:
@@ -148,10 +151,7 @@ class _Drive:
         while len(self.running) < self.most and (task := self.again.pop() if self.again else self.queue.next()) is not None:
             if not self.losses.get(task.key) and not self.deaths.get(task.key):
                 self.listener(Event(kind="started", task=task))
-            asked = self.asked[task.kind]
-            options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": 0, "runtime_env": _threads(asked.cpus)}
-            work = self.work.options(name=f"refeed {task.kind}", **options)
-            self.running[work.remote(task, self.probe, self.study, self.ticks)] = task
+            self.running[self.work[task.kind].remote(task, self.probe, self.study, self.ticks)] = task
 
     def _collect(self, reference: Any, task: Task) -> None:
         from ray import exceptions
@@ -166,8 +166,7 @@ class _Drive:
             why = f"the worker process died {self.deaths[task.key]} times with this step; {WHY_IT_DIED}"
             self._retry(task, self.deaths[task.key] <= MAX_RETRIES, why)
         except exceptions.RayTaskError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise StepFailed(f"a worker process cannot load the study: {last}.", hint=OF_YOUR_OWN) from None
+            raise StepFailed(f"a worker process failed: {str(error).strip().splitlines()[-1]}.") from None
         else:
             if isinstance(event, RefeedError):
                 raise event
@@ -190,11 +189,12 @@ class _Drive:
         self.listener(event)
 
     def _hear(self) -> None:
-        """What workers told since, if it is there: nobody waits for it."""
+        """What workers told since, a few times a second, if it is there: nobody waits for it."""
         from ray.exceptions import RayActorError
 
         if self.news is None:
-            self.news = self.ticks.take.remote()
+            if time.monotonic() - self.heard > LOOK_SECONDS:
+                self.news, self.heard = self.ticks.take.remote(), time.monotonic()
         elif self.ray.wait([self.news], timeout=0)[0]:
             reference, self.news = self.news, None
             try:
@@ -213,9 +213,9 @@ def _node(ray: Any, identity: str, *, soft: bool) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(identity, soft=soft)
 
 
-def _threads(number: int) -> dict[str, Any]:
-    """What a worker's numerical libraries read when it starts."""
-    return {"env_vars": dict.fromkeys(THREADS, str(number))}
+def _options(need: Resources) -> dict[str, Any]:
+    """What Ray is told of a task."""
+    return {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 0, "runtime_env": {"env_vars": threads(need.cpus)}}
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -238,13 +238,17 @@ def _refuse_unfit(ray: Any, asked: dict[str, Resources]) -> None:
             )
 
 
-def _ask_every_node(ray: Any, probe: Probe) -> None:
-    """Before the first step, each machine says whether it can take part."""
+def _ready_every_node(ray: Any, probe: Probe, study: list[Any], *, most: int) -> None:
+    """Before the first step, each machine says whether it can take part, by those workers that will do steps (`most` in all)."""
     from ray import exceptions
 
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    remote = ray.remote(num_cpus=0, max_retries=1, runtime_env=_threads(1))(look)
-    for answer in [remote.options(scheduling_strategy=_node(ray, node, soft=False)).remote(probe) for node in nodes]:
+    remote = ray.remote(_ready)
+    answers = []
+    for node in (node for node in ray.nodes() if node["Alive"]):
+        there = {"num_cpus": 0, "max_retries": 1, "scheduling_strategy": _node(ray, node["NodeID"], soft=False)}
+        workers = max(1, min(most, int(node["Resources"].get("CPU", 1))))
+        answers += [remote.options(**_options(Resources()) | there).remote(probe, study) for _ in range(workers)]
+    for answer in answers:
         try:
             refusal = ray.get(answer)
         except exceptions.RayTaskError as error:
@@ -278,17 +282,26 @@ class _Ticks:
         return events
 
 
-def _work(task: Task, probe: Probe, study: list[Any], ticks: Any) -> Event | RefeedError:
-    if _worker.get("token") != probe.token:
-        import ray
+def _ready(probe: Probe, study: list[Any]) -> RefeedError | None:
+    """Load what steps need, once; or why this worker may not do any."""
+    if _worker.get("token") == probe.token:
+        return None
+    import pyarrow.parquet  # noqa: F401  (every step reads or writes with it)
+    import ray
 
-        _worker.clear()
-        if refusal := look(probe):
-            return refusal
-        try:
-            _worker.update(workspace=Workspace(probe.workspace), study=unpacked(ray.get(study[0])), token=probe.token)
-        except Exception as error:
-            return StepFailed(f"a worker process cannot load the study: {error}.", hint=OF_YOUR_OWN)
+    _worker.clear()
+    if refusal := look(probe):
+        return refusal
+    try:
+        _worker.update(workspace=Workspace(probe.workspace), study=unpacked(ray.get(study[0])), token=probe.token)
+    except RefeedError as error:
+        return error
+    return None
+
+
+def _work(task: Task, probe: Probe, study: list[Any], ticks: Any) -> Event | RefeedError:
+    if refusal := _ready(probe, study):
+        return refusal
     try:
         return perform_and_tell(task, _worker["study"], _worker["workspace"], Sparing(ticks.put.remote))
     except RefeedError as error:

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from refeed.core.errors import EngineError, RefeedError, StepFailed
+from refeed.core.errors import EngineError, RefeedError
 from refeed.studies import resources
 from refeed.studies.engines.arrays import Array, arrays
 from refeed.studies.engines.base import (
     MAX_RETRIES,
-    OF_YOUR_OWN,
-    THREADS,
     Event,
     Listener,
     Queue,
@@ -27,6 +25,7 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    threads,
     unpacked,
 )
 from refeed.studies.engines.elsewhere import Probe, look
@@ -122,7 +121,7 @@ class Slurm:
             "slurm_qos": self.qos,
             "slurm_constraint": self.constraint,
             "slurm_array_parallelism": self.workers,
-            "slurm_setup": [*self.setup, *(f"export {name}={asked.cpus}" for name in THREADS)],
+            "slurm_setup": [*self.setup, *(f"export {name}={number}" for name, number in threads(asked.cpus).items())],
             "slurm_dependency": ",".join(f"{how}:{ids[number]}" for number, how in array.after.items()) or None,
             "slurm_additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | self.sbatch,
         }
@@ -151,9 +150,6 @@ class Element:
             return refusal
         try:
             study = unpacked((Path(self.probe.folder) / "study").read_bytes())
-        except Exception as error:
-            return StepFailed(f"a job cannot load the study: {error}.", hint=OF_YOUR_OWN)
-        try:
             workspace = Workspace(self.probe.workspace)
             inputs = [step for step in self.task.steps(study) for step in step.inputs()] if self.task.after else []
             if not all(workspace.has(step) and not workspace.outcome(step) for step in inputs):
@@ -241,8 +237,7 @@ class _Local(_Jobs):
         again: list[Task] = []
         while queue.unfinished:
             while len(self.running) < most and (task := again.pop() if again else queue.next()) is not None:
-                threads = str(resources.of(self.plan.study.resources, task.kind).cpus)
-                with environment_variables(dict.fromkeys(THREADS, threads)):
+                with environment_variables(threads(resources.of(self.plan.study.resources, task.kind).cpus)):
                     self.running[executor.submit(Element(task=task, probe=self.probe))] = task
             task, event = next(self.wait())
             if event is None:
