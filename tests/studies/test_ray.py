@@ -206,5 +206,6 @@ def test_what_cannot_work_is_one_error_before_the_first_step(cluster, tmp_path, 
         refused(r"runs other versions than this one: numpy .* instead of 1\.0; Python .* instead of nothing")
     with monkeypatch.context() as patch:
         ready = engine._ready_every_node
-        patch.setattr(engine, ready.__name__, lambda ray, probe, *rest, most: ready(ray, replace(probe, folder="/no"), *rest, most=most))
+        there = {"folder": "/elsewhere"}
+        patch.setattr(engine, ready.__name__, lambda ray, probe, study, most: ready(ray, replace(probe, **there), study, most=most))
         refused("does not see the workspace")
