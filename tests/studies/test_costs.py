@@ -22,6 +22,17 @@ def tasks(**needs):
     return {key: Task(key=key, kind="fit", arms=(0,), after=frozenset(after.split())) for key, after in needs.items()}
 
 
+def test_stories_of_the_grammar_are_planned_by_their_expected_length(tmp_path):
+    pytest.importorskip("transformers")
+    study = load_study("language-long", overrides=["seeds=1", "generations=1", "policies=['replace']", "metrics=['cross_entropy']"])
+    todo, source = plan(study, Workspace(tmp_path / "w")), study.cases[0].source
+    found = {todo.pending[key].kind: cost for key, cost in task_costs(todo).items()}
+    assert source.row_tokens == pytest.approx(37.43, abs=0.005)
+    assert found["fit"].tokens == round(3 * 800 * source.row_tokens)
+    assert found["measure"].tokens == round(1000 * source.row_tokens)
+    assert found["fit"].flops > 6 * found["fit"].tokens * 96 * source.vocabulary
+
+
 def test_schedules_of_chains_and_of_independent_steps():
     chain, seconds = tasks(a="", b="a", c="b"), {"a": 1.0, "b": 2.0, "c": 3.0}
     assert critical_path(chain, seconds) == 6

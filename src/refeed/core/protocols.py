@@ -120,6 +120,7 @@ class Learner(Protocol):
     """A recipe that turns a training set into a model. Deterministic in its seed; never touches global random state.
 
     One that provides "pretrained" has `given(name)`, a model from outside, and `given_digest(name)`, the identity of its content.
+    It may have `check(source, start)`, which raises a `StudyError` for what could not be fitted, before anything runs.
     """
 
     provides: ClassVar[frozenset[str]]  # what its models can do beyond being sampled: "log_prob", ...; "warm_start", "steps"

@@ -58,6 +58,9 @@ class Case:
             raise StudyError(message, at="start")
         if self.given is not None:
             _ = self.given.digest  # weights that are not there are said now
+        for fitting in (self.learner, self.first_learner):
+            if check := getattr(fitting, "check", None):
+                check(source=self.source, start=self.start)
         if self.start == "previous" and "warm_start" not in self.learner.provides:
             raise StudyError(f"start = 'previous' needs a learner that can go on from a model, but {learner} cannot.", at="start")
         if self.source.rebuilds and not self.metrics:

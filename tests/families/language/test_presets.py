@@ -17,7 +17,7 @@ from refeed.core.seeds import Seed
 from refeed.families.language import FAMILY
 from refeed.families.language.learner import GPT2, Causal, Llama
 from refeed.families.language.sampler import Ancestral
-from refeed.families.language.source import StoryGrammar, stories_of
+from refeed.families.language.source import StoryGrammar, Text, stories_of
 from refeed.policies import accumulate
 from refeed.report.sections import recipes
 from refeed.studies import Case, Study, run
@@ -159,6 +159,39 @@ def study(start, *, learner=None, **options):
         source=StoryGrammar(rows=30, test_rows=10), learner=learner, sampler=Ancestral(), metrics=(), start=start, **options
     )
     return Study(cases=[case], policies={"accumulate": accumulate()}, seeds=(0,), generations=2)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_runs(given, tmp_path, small):
+    """One error when the study is made, not a traceback at the first fit."""
+    with pytest.raises(StudyError, match="of another shape") as caught:
+        study(str(given), learner=GPT2(**small))
+    assert caught.value.at == "start"
+    study(str(given), learner=GPT2(width=24, layers=2, heads=2, feed_forward=40, context=80))
+    text = json.loads((given / "tokenizer.json").read_text())
+    text["model"]["vocab"]["another"] = len(text["model"]["vocab"])
+    other = tmp_path / "other"
+    shutil.copytree(given, other)
+    (other / "tokenizer.json").write_text(json.dumps(text))
+    with pytest.raises(StudyError, match=r"another tokenizer than the source's, which has 305 tokens where theirs has 306"):
+        study(str(other))
+    with pytest.raises(StudyError, match=r"learner.context = 81 is more than the 80 positions of"):
+        study(str(given), learner=Causal(context=81))
+    with pytest.raises(StudyError, match="needs an architecture or weights"):
+        study("scratch")
+
+
+def test_a_text_must_be_told_to_speak_in_the_tokens_of_given_weights(given, tmp_path):
+    (tmp_path / "stories.txt").write_text("\n".join(f"once there was a red girl named anna {n}" for n in range(40)))
+    learner = Causal(context=80, batch_tokens=320, steps=1)
+
+    def of(**options):
+        source = Text(path=str(tmp_path / "stories.txt"), **options)
+        return Case(source=source, learner=learner, sampler=Ancestral(), metrics=(), start=str(given))
+
+    with pytest.raises(StudyError, match="another tokenizer than the source's, which is yet to be learnt") as caught:
+        of().check()
+    assert f"--set source.tokenizer={given}" in caught.value.hint
+    of(tokenizer=str(given)).check()
 
 
 def test_every_generation_begins_from_the_given_weights_and_says_so(given, tmp_path):

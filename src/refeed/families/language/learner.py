@@ -21,6 +21,7 @@ from refeed.families.language.model import LanguageModel
 from refeed.families.language.source import LanguageWorld, stories_of
 from refeed.families.language.vocabulary import Tokenizer
 
+OWN_STARTS = ("scratch", "previous")  # no weights from outside
 CURVE_ROWS = 200  # held-out stories that a point of a learning curve looks at
 
 
@@ -79,6 +80,12 @@ class Trained(ABC):
     @abstractmethod
     def _net(self, tokenizer: Tokenizer, *, seed: Seed, start: LanguageModel | None) -> Any:
         """The network to be trained: with random weights from `seed`, or with those of `start`."""
+
+    def check(self, *, source: Any, start: str) -> None:
+        """Refuse weights to start from whose tokens are not the source's."""
+        if start not in OWN_STARTS and hasattr(source, "given_tokenizer"):
+            theirs = vocabulary.given(*pretrained.tokenizer_files(start), name=start)
+            pretrained.refuse_other_tokens(theirs, source.given_tokenizer(), name=start)
 
     def fit(self, data: Data, *, world: LanguageWorld, seed: Seed, start: LanguageModel | None = None) -> LanguageModel:
         from refeed.families.language.training import train
@@ -155,6 +162,14 @@ class Transformer(Trained, ABC):
             net.load_state_dict(start.net.state_dict())
         return net
 
+    def check(self, *, source: Any, start: str) -> None:
+        """Also weights that are of another shape than this."""
+        super().check(source=source, start=start)
+        if start not in OWN_STARTS:
+            tokenizer = vocabulary.given(*pretrained.tokenizer_files(start), name=start)
+            ours = nets.outline(self.config(size=tokenizer.size, end=tokenizer.end))
+            pretrained.refuse_other_shape(nets.outline(nets.given_config(pretrained.folder(start))), ours)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2(Transformer):
@@ -216,6 +231,13 @@ class Causal(Trained):
     model: str = ""
     learning_rate: float = 1e-4
 
+    def check(self, *, source: Any, start: str) -> None:
+        """Also a learner that was told no architecture, and one that would read farther than the architecture can."""
+        super().check(source=source, start=start)
+        if not (name := self.model if start in OWN_STARTS else start):
+            raise _shapeless()
+        pretrained.refuse_longer_context(self.context, name=name)
+
     def identity(self) -> dict[str, object]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"model": pretrained.architecture(self.model) if self.model else ""}
@@ -224,12 +246,17 @@ class Causal(Trained):
         if start is not None:
             return copy.deepcopy(start.net)
         if not self.model:
-            raise StudyError(
-                "learner 'causal' needs an architecture or weights to start from.",
-                hint="Type: --set learner.model=FOLDER-or-NAME, or --set start=FOLDER-or-NAME",
-            )
+            raise _shapeless()
         config = nets.read_config(pretrained.folder(self.model), vocabulary=tokenizer.size, end=tokenizer.end)
         return nets.build(config, seed=seed.integer())
+
+
+def _shapeless() -> StudyError:
+    return StudyError(
+        "learner 'causal' needs an architecture or weights to start from.",
+        hint="Type: --set learner.model=FOLDER-or-NAME, or --set start=FOLDER-or-NAME",
+        at="learner",
+    )
 
 
 def _positive(name: str, value: float, *, least: str = "at least 1") -> None:

@@ -135,14 +135,30 @@ def load(folder: Path) -> Any:
     return net
 
 
+def outline(config: Any) -> Any:
+    """A network without numbers: names and shapes only."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def given_config(folder: Path) -> Any:
+    """The configuration of a folder that anybody wrote, without dropout."""
+    from transformers import AutoConfig
+
+    return without_dropout(AutoConfig.from_pretrained(folder))
+
+
 def load_given(folder: Path) -> Any:
     """The network of a folder that anybody wrote, in float32 and without dropout."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     net = AutoModelForCausalLM.from_pretrained(
         folder,
-        config=without_dropout(AutoConfig.from_pretrained(folder)),
+        config=given_config(folder),
         dtype=torch.float32,
         use_safetensors=True,
         attn_implementation="sdpa",

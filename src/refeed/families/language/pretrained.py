@@ -110,13 +110,24 @@ def tokenizer_digest(name: str) -> str:
     return digest([_content(path, *_stamp(path)) for path in files])
 
 
-def refuse_other_tokens(theirs: Tokenizer, ours: Tokenizer) -> None:
-    """Weights mean something only with the tokens that they were trained on."""
-    if json.loads(theirs.to_json())["model"] != json.loads(ours.to_json())["model"]:
+def refuse_other_tokens(theirs: Tokenizer, ours: Tokenizer | None, *, name: str = "FOLDER-or-NAME") -> None:
+    """Weights mean something only with the tokens that they were trained on. `ours` is None where it is yet to be learnt."""
+    if ours is None or json.loads(theirs.to_json())["model"] != json.loads(ours.to_json())["model"]:
+        found = "is yet to be learnt" if ours is None else f"has {ours.size:,} tokens where theirs has {theirs.size:,}"
         raise StudyError(
-            "the weights to start from were trained with another tokenizer than the source's.",
-            hint="Let the source speak in their tokens: --set source.tokenizer=FOLDER-or-NAME, the same as start",
+            f"the weights to start from were trained with another tokenizer than the source's, which {found}.",
+            hint=f"Let a text speak in their tokens: --set source.tokenizer={name}",
+            at="start",
         )
+
+
+def refuse_longer_context(context: int, *, name: str) -> None:
+    """A model has only so many positions."""
+    config = architecture(name)
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if positions is not None and context > positions:
+        message = f"learner.context = {context} is more than the {positions} positions of {name}."
+        raise StudyError(message, hint=f"Type: --set learner.context={positions}", at="learner")
 
 
 def refuse_other_shape(theirs: Any, ours: Any) -> None:
@@ -127,7 +138,8 @@ def refuse_other_shape(theirs: Any, ours: Any) -> None:
         raise StudyError(
             f"the weights to start from are of another shape: {names[0]} is {shapes[0].get(names[0], 'missing')} there and "
             f"{shapes[1].get(names[0], 'missing')} here.",
-            hint="Use learner 'causal', which takes its shape from them.",
+            hint="Give the learner their shape, or use learner 'causal', which takes it from them.",
+            at="start",
         )
 
 

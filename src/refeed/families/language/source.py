@@ -76,6 +76,19 @@ class StoryGrammar:
     def num_rows(self) -> int:
         return self.rows
 
+    @property
+    def row_tokens(self) -> float:
+        """Expected tokens of a story, the end among them: exact, for plans."""
+        return grammar(zipf=self.zipf, sentences=self.sentences).mean_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        return len(WORDS)
+
+    def given_tokenizer(self) -> Tokenizer:
+        """The tokenizer, which is known before a story is drawn."""
+        return WordTokenizer(WORDS)
+
     def draw(self, *, seed: Seed) -> LanguageWorld:
         known = grammar(zipf=self.zipf, sentences=self.sentences)
         train = known.sample(self.rows, (seed / "train").generator())
@@ -87,7 +100,7 @@ class StoryGrammar:
 
     def _world(self, train: Rows, test: Rows) -> LanguageWorld:
         known = grammar(zipf=self.zipf, sentences=self.sentences)
-        return LanguageWorld(train=train, test=test, tokenizer=WordTokenizer(WORDS), grammar=known)
+        return LanguageWorld(train=train, test=test, tokenizer=self.given_tokenizer(), grammar=known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +201,14 @@ class Text:
             fields |= {"tokenizer": pretrained.tokenizer_digest(self.tokenizer), "vocabulary": None}
         return fields
 
+    def given_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that was named; None where one is to be learnt from the stories."""
+        name = self.tokenizer
+        return vocabulary.given(*pretrained.tokenizer_files(name), name=name) if name else None
+
     def draw(self, *, seed: Seed) -> LanguageWorld:
-        given = self.tokenizer
-        tokenizer = vocabulary.given(*pretrained.tokenizer_files(given), name=given) if given else None
-        train, test, tokenizer = corpus.tokens(self._survey(), self._split(), tokenizer=tokenizer, size=self.vocabulary)
+        given = self.given_tokenizer()
+        train, test, tokenizer = corpus.tokens(self._survey(), self._split(), tokenizer=given, size=self.vocabulary)
         rows = Rows(tokens=train)
         if np.ptp(self._survey().said):  # a file that says different things of its stories: story by story
             rows = rows.with_columns(refeed_given=self._survey().said[self._split().train])
