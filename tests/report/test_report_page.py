@@ -12,6 +12,8 @@ from refeed.report import Results, write
 from refeed.report.figures import composition, curves, specification, to_svg
 from refeed.report.growth import growth
 from refeed.report.html import tag
+from refeed.report.series import chart as curve_chart
+from refeed.report.series import series
 from refeed.report.text import count, duration, number
 
 VOID = {"meta", "img", "br", "link"}
@@ -177,3 +179,44 @@ def test_a_grid_over_the_share_of_parameters_has_a_growth_map(tmp_path):
     assert "How the error grows" in page
     paper = grid()
     assert growth(paper, list(paper.cases)) is None
+
+
+def with_curves():
+    """The study of one language case, with a curve of three points and a quantity that never changes."""
+    made = results(cases=[language_case()], generations=3)
+    [case] = made.study["cases"]
+    points = [
+        {"name": f"curve_{n}", "unit": "nats/token", "series": "learning curve", "along": "share of training", "at": n / 3,
+         "reference": "floor" if n == 3 else ""} for n in (1, 2, 3)
+    ]  # fmt: skip
+    flat = [{"name": "longer_than_context", "unit": "1"}, {"name": "floor", "role": "reference"}]
+    case["metrics"].append({"name": "more", "quantities": [*points, *flat]})
+    rows = [row for row in made.scores.to_pylist() if row["quantity"] == "cross_entropy"]
+    more = [row | {"quantity": f"curve_{n}", "value": row["value"] + 1 / n} for row in rows for n in (1, 2, 3)]
+    more += [row | {"quantity": name, "value": 0.25} for row in rows for name in ("longer_than_context", "floor")]
+    return Results(made.study, pa.Table.from_pylist(made.scores.to_pylist() + more), made.composition, made.outcomes)
+
+
+def test_points_of_one_curve_are_drawn_together(tmp_path):
+    made = with_curves()
+    [curve] = series(made, "language")
+    assert list(curve.places.items()) == [("curve_1", 1 / 3), ("curve_2", 2 / 3), ("curve_3", 1.0)]
+    drawn = curve_chart(made, "language", curve).to_dict(validate=False)
+    points = drawn["data"]["values"]
+    seen = {(row["p"], row["g"], row["x"]): row["y"] for row in points}
+    accumulate = made.lineages("language", "accumulate", "curve_2").at(3).values()
+    assert seen["accumulate", "3", 2 / 3] == pytest.approx(sum(accumulate) / 3, rel=1e-4)
+    assert seen["replace", "real", 1.0] == 0.25
+    assert len(points) == 3 * (3 * 3 + 1)
+    made.save(tmp_path)
+    page = write(tmp_path).read_text()
+    check(page)
+    assert (tmp_path / "figures" / "language-learning-curve.svg").exists()
+    assert not list((tmp_path / "figures").glob("*curve-1*"))
+
+
+def test_what_never_changes_is_a_sentence_and_no_figure(tmp_path):
+    with_curves().save(tmp_path)
+    page = write(tmp_path).read_text()
+    assert "The same in every generation and lineage: longer than context 0.250." in page
+    assert not list((tmp_path / "figures").glob("*longer*"))

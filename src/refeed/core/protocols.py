@@ -136,7 +136,10 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """One number that a metric reports."""
+    """One number that a metric reports.
+
+    Those of one `series` are points of one curve, drawn together for each model: this one `at` its place `along` the axis.
+    """
 
     name: str
     unit: str = "1"
@@ -145,6 +148,9 @@ class Quantity:
     reference: str = ""  # name of the quantity to hold it against: the source's own entropy, the same of real rows
     notice: str = ""  # what to tell the user where it is above 0: "of the sampled rows are repeats"
     meaning: str = ""
+    series: str = ""  # the curve's name: "learning curve"
+    along: str = ""  # its axis: "share of training"
+    at: float = 0.0
 
 
 class Metric(Protocol):

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refeed.report import figures, growth, panels, sections
+from refeed.report import figures, growth, panels, sections, series
 from refeed.report.figures import Panel
 from refeed.report.html import Html, join, script, script_json, tag
 from refeed.report.overlay import reference_names, theory
 from refeed.report.results import Results, write_atomically
 from refeed.report.style import CSS, SCRIPT
 from refeed.report.table import Row, summary_rows
-from refeed.report.text import title
+from refeed.report.text import number, title
 from refeed.report.verdicts import Verdict, verdicts
 
 if TYPE_CHECKING:
@@ -155,18 +155,40 @@ class _Builder:
         """All quantities beside the headline, as small multiples."""
         results = self.results
         made: list[Html | None] = []
+        constant: list[str] = []
         for group in groups(results):
+            joined = {case: series.series(results, case) for case in group}
+            made += [self.series(case, one) for case, several in joined.items() for one in several]
             skipped = {results.headline(group[0])} | reference_names(results, group[0])
+            skipped |= {quantity for one in joined[group[0]] for quantity in one.places}
             for quantity in results.quantities(group[0]):
-                if quantity not in skipped:
-                    drawn = self.curves(group, quantity, Panel(width=200, height=140, bare=True))
-                    made.append(
-                        tag("section", tag("p", group[0], cls="small"), drawn, cls="card wide" if len(group) > 1 else "card")
-                    )
+                if quantity in skipped:
+                    continue
+                if (value := self.always(group, quantity)) is not None:
+                    constant.append(f"{title(quantity)} {number(value)}{f' ({group[0]})' if len(groups(results)) > 1 else ''}")
+                    continue
+                drawn = self.curves(group, quantity, Panel(width=200, height=140, bare=True))
+                made.append(tag("section", tag("p", group[0], cls="small"), drawn, cls="card wide" if len(group) > 1 else "card"))
         if made:
             yield tag("h2", "Also measured")
             yield sections.legend(results)
             yield tag("div", *made, cls="cards small-multiples")
+        if constant:
+            yield tag("p", f"The same in every generation and lineage: {', '.join(constant)}.", cls="small")
+
+    def always(self, cases: list[str], quantity: str) -> float | None:
+        """The value that every model of some cases has, where they all have one."""
+        every = (self.results.lineages(case, policy, quantity) for case in cases for policy in self.results.policies)
+        values = {float(value) for lineages in every if lineages for value in lineages.values.flat if value == value}
+        return values.pop() if len(values) == 1 else None
+
+    def series(self, case: str, of: series.Series) -> Html:
+        """The card of quantities that are points of one curve."""
+        drawn = series.chart(self.results, case, of)
+        head = tag("h4", of.name, " ", tag("span", of.unit if of.unit != "1" else "", cls="small"))
+        caption = _sentence(["mean over lineages; a line for each generation, from light to dark"])
+        figure = self.figure(f"{case}-{of.name}", drawn.properties(title=f"{case}: {of.name}"), drawn, head, caption, grid=True)
+        return tag("section", tag("p", case, cls="small"), figure, cls="card wide")
 
     def growth(self) -> Iterator[Html]:
         """Where the study spans d/T: the map of growth regimes, the laws beside the lineages."""

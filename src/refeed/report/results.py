@@ -177,7 +177,7 @@ class Results:
 
     def quantities(self, case: str) -> dict[str, dict[str, Any]]:
         """What the case measures, by name, the headline first, with every field of a Quantity filled in."""
-        plain = {"unit": "1", "better": "lower", "role": "other", "reference": "", "meaning": ""}
+        plain = {"unit": "1", "better": "lower", "role": "other", "reference": "", "meaning": "", "series": ""}
         described = self.cases[case]
         listed = {q["name"]: plain | q for metric in described.get("metrics", []) for q in metric["quantities"]}
         measured = dict.fromkeys(quantity for name, _, quantity in self._lineages if name == case)

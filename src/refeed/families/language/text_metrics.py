@@ -7,7 +7,7 @@ amount of text. Those that end in `_real` say the same of held-out real stories,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _TEXT = (
     ("copied_runs", "1", "neither", "other", "share of runs of `run` tokens that occur in the real training rows"),
     ("rare_recall", "1", "higher", "tail", "share of the rarest half of the real words that still occurs"),
 )
+_RECALL: dict[str, Any] = {"series": "words that still occur", "along": "tenth of the real words, from the commonest to the rarest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,15 @@ class TextStatistics:
     quantities: ClassVar[tuple[Quantity, ...]] = (
         *(
             quantity
-            for name, unit, better, role, meaning in (
-                *_TEXT,
-                *((f"recall_{n}", "1", "higher", "other", f"words that still occur, tenth {n} by rarity") for n in range(1, 11)),
+            for name, unit, better, role, meaning, series in (
+                *((*about, {}) for about in _TEXT),
+                *(
+                    (f"recall_{n}", "1", "higher", "other", f"words that still occur, tenth {n} by rarity", _RECALL | {"at": n})
+                    for n in range(1, 11)
+                ),
             )
             for quantity in (
-                Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning),
+                Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning, **series),
                 Quantity(
                     name=f"{name}_real", unit=unit, better="neither", role="reference", meaning="the same of held-out stories"
                 ),
@@ -130,8 +134,15 @@ class EarlierRows:
     def quantities(self) -> tuple[Quantity, ...]:
         about = [("own", "what it sampled itself"), ("0", "real training rows")]
         about += [(str(g), f"what generation {g} sampled") for g in range(1, self.generations)]
+        curve: dict[str, Any] = {"series": "loss on the rows of every generation", "along": "rows of generation (0: real)"}
         return tuple(
-            Quantity(name=f"loss_on_{which}", unit="nats/token", better="neither", meaning=f"loss on {what}")
+            Quantity(
+                name=f"loss_on_{which}",
+                unit="nats/token",
+                better="neither",
+                meaning=f"loss on {what}",
+                **({} if which == "own" else curve | {"at": float(which)}),
+            )
             for which, what in about
         )
 
@@ -168,7 +179,10 @@ class LearningCurve:
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         about = [(n, f"held-out loss after {n} of {self.points} parts of training") for n in range(1, self.points + 1)]
-        return tuple(Quantity(name=f"curve_{n}", unit="nats/token", meaning=meaning) for n, meaning in about)
+        curve: dict[str, Any] = {"series": "learning curve", "along": "share of training"}
+        return tuple(
+            Quantity(name=f"curve_{n}", unit="nats/token", meaning=meaning, at=n / self.points, **curve) for n, meaning in about
+        )
 
     def measure(self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
         if len(model.curve) != self.points:
