@@ -119,13 +119,13 @@ def sampling(world: MoleculeWorld, sizes: dict[str, int], *, hydrogens: bool) ->
                 times.append((time.process_time() - start) / batch.num_graphs)
         cost[far] = statistics.median(times)
     print(f"  a level, near pairs only {1e3 * cost[False]:.3f} ms a conformer; with all pairs {1e3 * cost[True]:.3f} ms")
-    sigmas = noise_levels(1000, 9e-3)
-    for number in (100, 1000):
-        sampler = Langevin() if number == 1000 else Strided(steps=number)
-        with_far = int((sigmas[sampler.schedule(1000)] < sampler.global_below).sum())
+    for number, levels, last_beta in ((100, 1000, 9e-3), (1000, 1000, 9e-3), (5000, 5000, 2e-3)):
+        sigmas = noise_levels(levels, last_beta)
+        sampler = Strided(steps=number) if number < levels else Langevin()
+        with_far = int((sigmas[sampler.schedule(levels)] < sampler.global_below).sum())
         network = (number - with_far) * cost[False] + with_far * cost[True]
         print(f"  {number} levels: the network alone {network:.4f} s a conformer ({with_far} levels with all pairs)", end="")
-        if sizes["hidden"] == 32:
+        if sizes["hidden"] == 32 and levels == 1000:
             start = time.process_time()
             sampler.conformers(model, world.given[:ROWS], world=world, seed=Seed(0))
             print(f"; with noise and batching {(time.process_time() - start) / ROWS:.4f} s", end="")

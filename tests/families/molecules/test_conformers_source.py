@@ -155,12 +155,13 @@ def test_the_identity_is_the_molecules_and_the_options(tmp_path):
 
 
 @pytest.mark.skipif(not GEOM_DRUGS.exists(), reason="the file of GEOM-Drugs test molecules is not beside the project")
-def test_real_geom_drugs_molecules_are_read(tmp_path):
+def test_real_geom_drugs_molecules_are_read_and_given_conformers():
     listed = read_smiles(str(GEOM_DRUGS))
-    assert len(listed.smiles) + sum(map(len, listed.refused.values())) >= 990
-    assert len(listed.smiles) > 950
-    world = Conformers(path=str(GEOM_DRUGS), molecules=2, test_molecules=1, conformers=1).draw(seed=Seed(0))
-    assert len(world.train) == 2
+    assert (len(listed.smiles), listed.refused) == (1000, {})
+    world = Conformers(path=str(GEOM_DRUGS), molecules=4, test_molecules=2, conformers=2).draw(seed=Seed(0))
+    assert (len(world.train), len(world.test), world.refused) == (8, 4, {})
+    assert set(world.molecules.smiles) <= set(listed.smiles)
+    assert metrics.sound(world, world.train)["connected"] == 1.0
 
 
 def test_mistakes_are_said(tmp_path):
