@@ -25,6 +25,7 @@ FAMILY = Family(
         "grammar": "refeed.families.language.metrics:GrammarCheck",
         "sample_audit": "refeed.families.language.metrics:SampleAudit",
         "text": "refeed.families.language.text_metrics:TextStatistics",
+        "mauve": "refeed.families.language.mauve:Mauve",
         "learning_curve": "refeed.families.language.text_metrics:LearningCurve",
         "earlier_rows": "refeed.families.language.text_metrics:EarlierRows",
     },
