@@ -93,7 +93,7 @@ def test_first_tokens_of_real_stories_count_as_real_tokens(tmp_path, capsys):
     both = lines(results, "accumulate")[1]
     assert both["tokens"] == first["tokens"] + second["tokens"]
     assert (both["prompt_tokens"], both["real_tokens"]) == (240, first["tokens"] + 240)
-    said = f"up to {240 / second['tokens']:.1%} of the tokens that a model is trained on (replace, generation 2)"
+    said = f"up to {240 / second['tokens']:.1%} of the tokens that a model is trained on (main, replace, generation 2)"
     assert any(said in notice for notice in notices(results))
     print_ledger(results)
     printed = capsys.readouterr().out

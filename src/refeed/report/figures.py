@@ -129,7 +129,9 @@ def _layers(results: Results, rows: list[dict[str, Any]], *, panel: Panel) -> al
         "g:Q",
         title="generation",
         scale=alt.Scale(domain=[0.5, 1.5] if last == 1 else [1, last], nice=False),
-        axis=alt.Axis(tickMinStep=1, format="d", tickCount=min(last, 10), values=[1] if last == 1 else alt.Undefined),
+        axis=alt.Axis(
+            tickMinStep=1, format="d", tickCount=min(last, 10), values=list(range(1, last + 1)) if last <= 10 else alt.Undefined
+        ),
     )
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
     y = alt.Y("y:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5))
@@ -262,7 +264,7 @@ def _grid(results: Results, cases: list[str], chart: alt.LayerChart) -> alt.Char
     for row in rows:
         row["r"] = told[row["c"]]
     wrapped = alt.Facet("r:N", title=None, sort=list(told.values()))
-    return chart.facet(wrapped, columns=min(3, len(cases)), spacing=14).resolve_scale(**shared)
+    return chart.facet(wrapped, columns=2 if len(cases) == 4 else min(3, len(cases)), spacing=14).resolve_scale(**shared)
 
 
 def _ordered(values: Any) -> list[Any]:

@@ -35,19 +35,17 @@ def _of_quantities(results: Results) -> list[str]:
 
 
 def _of_prompts(results: Results) -> list[str]:
-    """Where sampled rows begin with tokens of real ones: how much real text that is, by case."""
-    found = []
+    """Where sampled rows begin with tokens of real ones: how much real text that is at most."""
     lines = results.ledger.to_pylist() if results.ledger is not None else []
-    for case in results.cases:
-        given = [line for line in lines if line["case"] == case and line["prompt_tokens"]]
-        if given:
-            share, line = max(((line["prompt_tokens"] / line["tokens"], line) for line in given), key=lambda pair: pair[0])
-            found.append(
-                f"{case}: sampled rows begin with tokens of real ones, up to {share:.1%} of the tokens that a model is trained on "
-                f"({line['policy']}, generation {line['generation']}). They count as real tokens in the ledger; the share of real "
-                "rows leaves them out."
-            )
-    return found
+    given = [(line["prompt_tokens"] / line["tokens"], line) for line in lines if line["prompt_tokens"]]
+    if not given:
+        return []
+    share, line = max(given, key=lambda pair: pair[0])
+    return [
+        f"sampled rows begin with tokens of real ones, up to {share:.1%} of the tokens that a model is trained on ({line['case']}, "
+        f"{line['policy']}, generation {line['generation']}). They count as real tokens in the ledger; the share of real rows "
+        "leaves them out."
+    ]
 
 
 def _of_ledger(results: Results) -> list[str]:
