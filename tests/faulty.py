@@ -11,14 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from refeed import policies
 from refeed.core import progress
 from refeed.core.checkpoints import Checkpoints
+from refeed.core.errors import Stopped
+from refeed.core.rows import Rows
 from refeed.families.regression.learner import LeastSquares, moments
 from refeed.families.regression.metrics import ExcessRisk
 from refeed.families.regression.sampler import Relabel
 from refeed.policies.wrappers import Wrapped
 from refeed.studies import Case, Study
+from refeed.studies.resources import Resources
 from toy import KeptLinear, kept_study
 
 KINDS = ("draw", "fit", "sample", "alter", "reduce", "measure")
@@ -159,3 +164,44 @@ class Lengthy(Learner):
             time.sleep(self.faults.seconds)
             checkpoints.keep(part + 1, lambda path, done=part + 1: path.write_text(str(done)))
         return LeastSquares().fit(data, world=world, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyed:
+    """Labels whose noise belongs to their row, so that rows can be drawn apart; `missing` says what some part cannot do."""
+
+    faults: Faults
+    missing: str = ""
+
+    def identity(self):
+        return {}
+
+    def sample(self, model, num_rows, *, world, seed):
+        self.faults.note("sample", model.coefficients.tobytes(), num_rows, str(seed))
+        if self.missing == "stopped":
+            raise Stopped("non-finite", f"{num_rows} of {num_rows} rows")
+        return self._rows(model, range(num_rows), seed)
+
+    def sample_part(self, model, num_rows, *, part, world, seed):
+        self.faults.note("part", model.coefficients.tobytes(), part, str(seed))
+        if self.missing and part[0] == 1:
+            if self.missing == "stopped":
+                raise Stopped("non-finite", "1 of 1 rows")
+            return None
+        rows = range(part[0], num_rows, part[1])
+        return self._rows(model, rows, seed).with_columns(refeed_position=np.array(rows, dtype=np.int64))
+
+    def _rows(self, model, rows, seed):
+        drawn = np.array([(seed / row).generator().standard_normal(4) for row in rows]).reshape(-1, 4)
+        y = (drawn[:, :3] * model.coefficients).sum(axis=1)  # row by row: a product of matrices rounds as its shape is
+        return Rows(x=drawn[:, :3].copy(), y=y + drawn[:, 3])
+
+
+def divided_study(folder, *, parts, kill=(), missing="", seeds=2, generations=2) -> Study:
+    """The study above, without its alteration, whose samples are drawn in `parts`."""
+    study = faulty_study(folder, kill=kill, seeds=seeds, generations=generations)
+    (case,) = study.cases
+    sampler = Keyed(faults=case.source.faults, missing=missing)
+    resources = {"sample": Resources(parts=parts)} if parts > 1 else {}
+    plain = {"replace": policies.replace(), "accumulate": policies.accumulate()}
+    return replace(study, cases=(replace(case, sampler=sampler),), policies=plain, resources=resources)

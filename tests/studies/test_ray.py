@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty import KINDS, done, faulty_study, repeated
+from faulty import KINDS, divided_study, done, faulty_study, repeated
 from refeed.core.errors import EngineError
 from refeed.studies import run
 from refeed.studies.resources import Resources
@@ -79,6 +79,19 @@ def test_two_nodes_and_twenty_lineages_give_the_bits_of_inline(cluster, tmp_path
     assert {(event.done, event.unit) for event in events if event.kind == "tick"} == {(1, "halves")}
     started, ended = ([event.task.key for event in events if event.kind == kind] for kind in ("started", "ended"))
     assert sorted(started) == sorted(ended) == sorted(set(ended))
+
+
+@pytest.mark.slow
+def test_parts_of_samples_on_two_nodes_give_the_bytes_of_samples_drawn_at_once(cluster, tmp_path):
+    shards = {}
+    for name, parts, kill in (("inline", 1, ()), ("ray", 3, ("part",))):
+        study = divided_study(tmp_path / name, parts=parts, kill=kill)
+        found = run(study, workspace=tmp_path / f"{name}-workspace", **({"engine": Ray()} if kill else {}))
+        files = (tmp_path / f"{name}-workspace" / "steps").glob("*/rows.parquet")
+        shards[name] = found.scores.to_pylist(), {path.parent.name: path.read_bytes() for path in files}
+    assert shards["ray"] == shards["inline"]
+    assert list(repeated(tmp_path / "ray").values()) == [2]  # the part whose worker was killed
+    assert not list((tmp_path / "ray-workspace" / "partial").iterdir())
 
 
 def test_a_worker_killed_in_each_kind_of_step_costs_those_steps_alone(cluster, tmp_path):

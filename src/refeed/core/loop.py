@@ -28,6 +28,7 @@ class Lineage:
     seed: Seed
     start: str | Given = "scratch"  # or "previous": every model goes on from the one before; or weights that each begins from
     first_learner: Learner | None = None  # of generation 1, where it is another than that of the others
+    sample_parts: int = 1  # how many steps draw the rows of one model side by side, where the sampler can be divided
 
     @cached_property
     def draw(self) -> Draw:
@@ -73,6 +74,7 @@ class Turn:
         sampling: list[Step] = [self.fresh.step]
         while isinstance(sampling[0], Alter):
             sampling.insert(0, sampling[0].rows.step)
+        sampling[:0] = sampling[0].parts if isinstance(sampling[0], Sample) else ()
         return (*sorted(draws, key=lambda draw: draw.digest), self.model, *sampling, *self.scores)
 
 
@@ -111,7 +113,8 @@ def _sample(lineage: Lineage, state: State, model: Fit, seed: Seed) -> tuple[Sha
     amounts = [lineage.policy.amount(state)]
     for alteration in reversed(alterations):
         amounts.append(alteration.candidates(amounts[-1]))
-    sampled = fresh = Sample(lineage.sampler, model, amounts.pop(), state.generation, seed / "sample").shard
+    amount, parts = amounts.pop(), lineage.sample_parts
+    sampled = fresh = Sample(lineage.sampler, model, amount, state.generation, seed / "sample", parts).shard
     for number, alteration in enumerate(alterations):
         fresh = Alter(alteration, fresh, model, amounts.pop(), seed / "alter" / number).shard
     return sampled, fresh

@@ -134,6 +134,20 @@ class Sampler(Protocol):
     def sample(self, model: Any, num_rows: int, *, world: Any, seed: Seed) -> Rows: ...
 
 
+@runtime_checkable
+class DivisibleSampler(Sampler, Protocol):
+    """A sampler that can also draw some of the rows of `sample` by themselves, so that they can be drawn side by side."""
+
+    def sample_part(self, model: Any, num_rows: int, *, part: tuple[int, int], world: Any, seed: Seed) -> Rows | None:
+        """Part i of n, `part` = (i, n), i < n: some of the rows that `sample` gives for the same arguments, bit for bit.
+
+        A column `refeed_position` holds their positions there, increasing; the n parts have each row once. Which rows those are,
+        the sampler chooses: most keep what is computed together together. None where it cannot be promised for this model, or on
+        this machine: then all rows are drawn at once after all.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
     """One number that a metric reports.

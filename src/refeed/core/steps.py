@@ -6,6 +6,7 @@ spent, equal work is done once, and a store is a memo from digest to value.
     Draw(source)                     -> World
     Fit(learner, training set)       -> model
     Sample(sampler, model, n)        -> Rows
+    Part(sample, i)                  -> Rows       (some of the rows of a divided sample)
     Alter(alteration, rows, n)       -> Rows       (filtered or corrupted, before a policy keeps them)
     Reduce(shard, statistic)         -> array      (kept in memory only)
     Measure(metric, model, samples)  -> numbers
@@ -24,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refeed.core.errors import Stopped
-from refeed.core.protocols import Alteration, Data, Learner, Metric, Policy, Sampler, Source, World
+from refeed.core.protocols import Alteration, Data, DivisibleSampler, Learner, Metric, Policy, Sampler, Source, World
 from refeed.core.recipes import digest_of, join
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
@@ -151,13 +152,18 @@ class Fit(Step):
 
 @dataclass(frozen=True, eq=False)
 class Sample(Step):
-    """`num_rows` rows from a model."""
+    """`num_rows` rows from a model.
+
+    With `num_parts` above 1 they are drawn in so many parts, which are steps by themselves, and put together: the same rows, so it
+    is no part of the identity.
+    """
 
     sampler: Sampler
     model: Fit
     num_rows: int
     generation: int
     seed: Seed
+    num_parts: int = 1
     kind = "sample"
 
     @cached_property
@@ -176,13 +182,71 @@ class Sample(Step):
         yield self.model
         yield self.model.draw
 
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The steps that draw the rows, where they are drawn in parts."""
+        divided = self.num_parts > 1 and isinstance(self.sampler, DivisibleSampler)
+        return tuple(Part(self, number) for number in range(self.num_parts)) if divided else ()
+
     def run(self, realise: Realise) -> Rows:
-        model, world = realise(self.model), realise(self.model.draw)
-        rows = self.sampler.sample(model, self.num_rows, world=world, seed=self.seed)
+        rows = self._joined(realise)
+        if rows is None:
+            model, world = realise(self.model), realise(self.model.draw)
+            rows = self.sampler.sample(model, self.num_rows, world=world, seed=self.seed)
         _expect(len(rows), self.num_rows, "the sampler returned", "rows")
         if bad := rows.num_non_finite():
             raise Stopped("non-finite", f"{bad} of {len(rows)} sampled rows hold NaN or infinite values")
         return rows
+
+    def _joined(self, realise: Realise) -> Rows | None:
+        """The rows of all parts in order; None where there are no parts, or one could not be had by itself."""
+        drawn = Rows.concatenate([realise(part) for part in self.parts]) if self.parts else Rows()
+        if not self.parts or len(drawn) != self.num_rows:
+            return None
+        order = np.argsort(drawn[POSITION], kind="stable")
+        if not np.array_equal(drawn[POSITION][order], np.arange(self.num_rows)):
+            raise ValueError(f"the parts of {type(self.sampler).__name__} do not have each of {self.num_rows} rows once")
+        return drawn.without(POSITION).take(order)
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Step):
+    """Some of the rows of the sample `whole`, with their positions; no rows where they cannot be had by themselves.
+
+    Kept until the whole is there. What a sampler stops for is left to the whole, which then says it of all rows.
+    """
+
+    whole: Sample
+    number: int
+    kind = "part"
+
+    @cached_property
+    def digest(self) -> str:
+        return join(self.kind, self.whole.digest, str(self.number), str(self.whole.num_parts))
+
+    @property
+    def num_rows(self) -> int:
+        """About how many rows it has: the sampler divides them."""
+        return math.ceil(self.whole.num_rows / self.whole.num_parts)
+
+    @property
+    def rebuilds(self) -> bool:  # type: ignore[override]
+        return self.whole.rebuilds
+
+    def inputs(self) -> Iterator[Step]:
+        return self.whole.inputs()
+
+    def run(self, realise: Realise) -> Rows:
+        whole = self.whole
+        model, world, part = realise(whole.model), realise(whole.model.draw), (self.number, whole.num_parts)
+        assert isinstance(whole.sampler, DivisibleSampler)
+        try:
+            rows = whole.sampler.sample_part(model, whole.num_rows, part=part, world=world, seed=whole.seed)
+        except Stopped as stopped:
+            if stopped.recorded:  # by a step that this one stands on
+                raise
+            rows = None
+        return Rows(**{POSITION: np.zeros(0, np.int64)}) if rows is None else rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from refeed import catalogue
 from refeed.core.ancestry import unique_rows
 from refeed.core.loop import start
 from refeed.core.loop import turn as advance
 from refeed.core.protocols import Cost, Family
-from refeed.core.steps import Step
-from refeed.studies.estimate import measured, size
+from refeed.core.steps import Part, Sample, Step
+from refeed.studies.estimate import measured, rated_as, todo
 from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace
@@ -56,8 +56,19 @@ def task_costs(plan: Plan) -> dict[str, Cost | None]:
     found: dict[str, Cost | None] = {}
     for key, task in plan.pending.items():
         costs = known[plan.study.arms[task.arms[0]].case.name]
-        found[key] = None if costs is None or task.kind == "lineages" else costs(task.steps(plan.study)[0])
+        found[key] = None if costs is None or task.kind == "lineages" else _cost(task.steps(plan.study)[0], costs)
     return found
+
+
+def _cost(step: Step, costs: Costs) -> Cost | None:
+    """What the family says of `step`; of a sample that is drawn in parts, they have the operations, and it has the bytes."""
+    whole = step.whole if isinstance(step, Part) else step
+    cost = costs(whole)
+    if cost is not None and isinstance(whole, Sample) and whole.parts:
+        share = 1 / whole.num_parts if step is not whole else 0.0
+        written = cost.bytes if step is whole else 0
+        return replace(cost, flops=cost.flops * share, tokens=round(cost.tokens * share), bytes=written)
+    return cost
 
 
 def needs(plan: Plan, costs: Mapping[str, Cost | None]) -> list[Need]:
@@ -151,10 +162,10 @@ def task_seconds(
     found = {}
     for key, task in plan.pending.items():
         case = plan.study.arms[task.arms[0]].case.name
-        kind = "measure" if task.kind == "lineages" else task.kind
+        kind = rated_as(task.kind)
         cost, rate = costs[key], rates.get(case, {}).get(kind, flops)
         if (case, kind) in before:
-            found[key] = before[case, kind] * sum(size(step) for step in task.steps(plan.study) if not store.has(step))
+            found[key] = before[case, kind] * sum(todo(step) for step in task.steps(plan.study) if not store.has(step))
         elif cost is not None and (rate or (rates and not cost.flops)):
             found[key] = cost.flops / rate if rate else 0.0
         else:

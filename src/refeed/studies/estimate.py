@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from refeed.core.steps import Alter, Fit, Measure, Sample, Step
+from refeed.core.steps import Alter, Fit, Measure, Part, Sample, Step
 from refeed.studies.tasks import Plan
 from refeed.workspace import Workspace
-from refeed.workspace.files import MANIFEST
 
 
 def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
@@ -25,8 +23,9 @@ def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
         line["steps"] += 1
         if not store.has(step):
             line["todo"] += 1
-            line["rows"] += size(step)
-    for group, line in lines.items():
+            line["rows"] += todo(step)
+    for (case, kind), line in lines.items():
+        group = case, rated_as(kind)
         line["seconds"] = known[group] * line["rows"] if group in known else None
     return list(lines.values())
 
@@ -35,8 +34,8 @@ def measured(plan: Plan, store: Workspace) -> dict[tuple[str, str], float]:
     """The median seconds a row of the finished steps, by case and kind."""
     found: dict[tuple[str, str], list[float]] = {}
     for case, step in _steps(plan):
-        if store.has(step) and (seconds := _seconds(step, store)) is not None:
-            found.setdefault((case, step.kind), []).append(seconds / size(step))
+        if store.has(step) and (seconds := store.seconds(step)) is not None:
+            found.setdefault((case, rated_as(step.kind)), []).append(seconds / size(step))
     return {group: statistics.median(values) for group, values in found.items()}
 
 
@@ -54,13 +53,14 @@ def size(step: Step) -> int:
     """The rows that a step reads or writes; 1 where it does not go by rows."""
     if isinstance(step, Fit):
         return max(step.train.num_rows, 1)
-    return max(step.num_rows, 1) if isinstance(step, Sample | Alter) else 1
+    return max(step.num_rows, 1) if isinstance(step, Sample | Part | Alter) else 1
 
 
-def _seconds(step: Step, store: Workspace) -> float | None:
-    if step.digest in store.records:
-        return store.records[step.digest].seconds
-    try:
-        return float(json.loads((store.folder(step) / MANIFEST).read_bytes())["seconds"])
-    except (OSError, ValueError, KeyError):
-        return None
+def todo(step: Step) -> int:
+    """The rows that are left to a step when those before it are done: none to a sample whose parts have drawn them."""
+    return 0 if isinstance(step, Sample) and step.parts else size(step)
+
+
+def rated_as(kind: str) -> str:
+    """The kind of step whose seconds a row are those of steps of this kind."""
+    return {"part": "sample", "lineages": "measure"}.get(kind, kind)

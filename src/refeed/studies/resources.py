@@ -15,18 +15,23 @@ KINDS = ("draw", "fit", "sample", "alter", "measure")
 class Resources:
     """What one step asks for: `cpus`, processors, which is also how many threads its libraries use; `gpus`, devices.
 
+    `parts`, of sample alone: into how many steps, side by side, the rows of one model are divided; each asks for as much.
+
     A share of a GPU, as in `gpus = 0.25`, is understood by the engine ray alone. More than one thread changes the last bits of
     what is computed in floating point, as it does on any machine.
     """
 
     cpus: int = 1
     gpus: float = 0
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.cpus < 1:
             raise StudyError(f"a step needs at least one processor, not {self.cpus}.")
         if self.gpus < 0:
             raise StudyError(f"a step cannot ask for {self.gpus} GPUs.")
+        if self.parts < 1:
+            raise StudyError(f"a step has at least one part, not {self.parts}.")
 
     @property
     def described(self) -> str:
@@ -36,7 +41,7 @@ class Resources:
 
 def of(resources: Mapping[str, Resources], kind: str) -> Resources:
     """What a step or task of that kind asks for."""
-    return resources.get(kind, Resources())
+    return resources.get("sample" if kind == "part" else kind, Resources())
 
 
 def visible_gpus() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refeed.core.errors import StudyError
-from refeed.core.steps import Measure
+from refeed.core.steps import Measure, Part
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
 from refeed.studies.environment import environment
@@ -81,7 +81,7 @@ def run(
 def _kept_steps(study: Study) -> list[str]:
     """The digests of every step of a study that leaves an artefact."""
     turns = (turn for arm in study.arms if not arm.lineage.source.rebuilds for turn in arm.turns)
-    return list(dict.fromkeys(step.digest for turn in turns for step in turn.steps if not isinstance(step, Measure)))
+    return list(dict.fromkeys(step.digest for turn in turns for step in turn.steps if not isinstance(step, Measure | Part)))
 
 
 def results_folder(workspace: Workspace, study: Study, unchanged: Study | None = None) -> Path:

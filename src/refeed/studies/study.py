@@ -11,11 +11,12 @@ from typing import Any
 
 from refeed.core.errors import StudyError
 from refeed.core.loop import Lineage, Turn, start, turn, turns
-from refeed.core.protocols import Learner, Metric, Policy, Sampler, Source
+from refeed.core.protocols import DivisibleSampler, Learner, Metric, Policy, Sampler, Source
 from refeed.core.recipes import digest
 from refeed.core.seeds import Seed
 from refeed.core.shards import Pool
 from refeed.core.steps import Given
+from refeed.studies import resources
 from refeed.studies.resources import KINDS, Resources
 
 MAX_GENERATIONS = 10_000
@@ -170,6 +171,12 @@ class Study:
                 raise StudyError(
                     f"resources are of steps, and {kind!r} is none.", hint=f"Known: {', '.join(KINDS)}.", at="resources"
                 )
+            if self.resources[kind].parts > 1 and not (kind == "sample" and any(map(_divisible, self.cases))):
+                what = f"a {kind} step cannot be divided"
+                if kind == "sample":
+                    samplers = sorted({type(case.sampler).__name__ for case in self.cases})
+                    what = f"the rows of {' or '.join(samplers)} cannot be drawn in parts"
+                raise StudyError(f"{what}.", hint=f"Leave out resources.{kind}.parts.", at=f"resources.{kind}.parts")
         _ = self.digest  # what cannot be told apart is refused now, not after an hour
 
     @cached_property
@@ -200,6 +207,7 @@ class Study:
             seed=Seed(seed),
             start=case.given or case.start,
             first_learner=case.first_learner,
+            sample_parts=1 if case.source.rebuilds else resources.of(self.resources, "sample").parts,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -215,6 +223,10 @@ class Study:
             for c in self.cases
         ]
         return digest(cases, dict(self.policies), list(self.seeds), self.generations, self.min_real_share, self.on_low_real_share)
+
+
+def _divisible(case: Case) -> bool:
+    return isinstance(case.sampler, DivisibleSampler) and not case.source.rebuilds
 
 
 def _refuse_twice(names: Sequence[str], what: str, at: str) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from refeed.core.errors import Stopped, WorkspaceError
 from refeed.core.memory import Memory
 from refeed.core.recipes import join
-from refeed.core.steps import Step
+from refeed.core.steps import Sample, Step
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
 from refeed.workspace.records import Record
@@ -28,7 +28,7 @@ class Task:
     """
 
     key: str
-    kind: str  # draw, fit, sample, alter, measure; or lineages
+    kind: str  # draw, fit, part, sample, alter, measure; or lineages
     arms: tuple[int, ...]
     generation: int = 0
     number: int = 0
@@ -102,7 +102,8 @@ def _tasks(arm: Arm, number: int, store: Workspace) -> Iterator[tuple[Task, Step
     dead: set[str] = set()  # what was stopped by an outcome, and what stands behind it: never to be run
     for turn in arm.turns:
         for position, step in enumerate(turn.steps):
-            after = frozenset(needed.digest for needed in step.inputs())
+            parts = step.parts if isinstance(step, Sample) else ()
+            after = frozenset(needed.digest for needed in (*step.inputs(), *parts))
             if dead & after:
                 dead.add(step.digest)
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from refeed.core.recipes import recipe
 from refeed.core.rows import Rows
 from refeed.core.shards import Origin, Pool
-from refeed.core.steps import Alter, Draw, Fit, Given, Sample, Step
+from refeed.core.steps import Alter, Draw, Fit, Given, Part, Sample, Step
 from refeed.workspace.maps import is_large, mapped
 from refeed.workspace.model_card import write_card
 
@@ -32,6 +32,8 @@ def write(step: Step, value: Any, folder: Path) -> None:
         write_selection(step.train, folder / "selection.parquet")
     elif isinstance(step, Sample | Alter):
         write_rows(value, folder / "rows.parquet", origin=step.shard.origin, digest=step.digest)
+    elif isinstance(step, Part):
+        write_rows(value, folder / "rows.parquet", origin=step.whole.shard.origin, digest=step.digest)
     else:
         raise TypeError(f"steps of kind {step.kind} leave no artefact")
 
@@ -45,6 +47,8 @@ def read(step: Step, folder: Path, *, maps: Path | None = None) -> Any:
         return step.learner.load(folder / "model")  # type: ignore[attr-defined]
     if isinstance(step, Sample | Alter):
         return read_rows(folder / "rows.parquet", maps=maps)
+    if isinstance(step, Part):
+        return read_rows(folder / "rows.parquet")
     raise TypeError(f"steps of kind {step.kind} leave no artefact")
 
 

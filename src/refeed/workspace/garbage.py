@@ -82,7 +82,8 @@ def find(store: Workspace, *, unrecorded: bool = False) -> Findings:
         (kept if folder.name in needed else free).append(Item(path=folder, kind=_kind(folder), bytes=_size(folder)))
     present = {item.path.name for item in kept}
     leftovers = [path for path in (store.path / "tmp").iterdir() if is_leftover(path)]
-    states = [path for path in sorted((store.path / "partial").iterdir()) if path.name in present or path.name not in needed]
+    partial = [(path, path.name.partition(".")[0]) for path in sorted((store.path / "partial").iterdir())]
+    states = [path for path, step in partial if step in present or step not in needed]
     free += [Item(path=path, kind="interrupted", bytes=_size(path)) for path in states]
     maps = [path for path in sorted((store.path / "maps").iterdir()) if path.name.partition("-")[0] not in present]
     free += [Item(path=path, kind="map", bytes=_size(path)) for path in maps]

@@ -18,7 +18,7 @@ import numpy as np
 from refeed.core.checkpoints import kept_in
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
-from refeed.core.steps import POSITION, Alter, Draw, Measure, Reduce, Sample, Step
+from refeed.core.steps import POSITION, Alter, Draw, Measure, Part, Reduce, Sample, Step
 from refeed.workspace import artefacts
 from refeed.workspace.audit import audit
 from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
@@ -44,6 +44,7 @@ class Workspace:
         studies/<name>/             results and reports of studies
         needs/<digest>.json         which steps a study needs, so that the others can be freed
         partial/<digest>/           the state of a long step that runs or was interrupted, to go on from
+        partial/<digest>.<part>/    a part of a sample, until the whole is there
         maps/<digest>-.../          large shards unpacked, to be read without loading them; made again when they are gone
         damaged/                    what failed its checksum, for inspection
         tmp/                        being written; never read
@@ -94,7 +95,7 @@ class Workspace:
 
     def has(self, step: Step) -> bool:
         """Whether `step` is done (or stopped with an outcome) and would not be run again. Looks, does not verify."""
-        if step.digest in self.records:
+        if step.digest in self.records or (isinstance(step, Part) and self.has(step.whole)):
             return True
         return not isinstance(step, Measure | Reduce) and (self.folder(step) / MANIFEST).exists()
 
@@ -104,7 +105,18 @@ class Workspace:
         return None if record is None else record.outcome
 
     def folder(self, step: Step) -> Path:
+        if isinstance(step, Part):
+            return self.path / "partial" / f"{step.whole.digest}.{step.digest}"
         return self.path / "steps" / step.digest
+
+    def seconds(self, step: Step) -> float | None:
+        """How long `step` took, its parts included; None where it is not kept."""
+        if step.digest in self.records:
+            return self.records[step.digest].seconds
+        try:
+            return float(json.loads((self.folder(step) / MANIFEST).read_bytes())["seconds"])
+        except (OSError, ValueError, KeyError):
+            return None
 
     def refresh(self) -> None:
         """Read the records that other processes have written since."""
@@ -171,6 +183,8 @@ class Workspace:
 
     def _make(self, step: Step) -> Any:
         started, partial = time.perf_counter(), self.path / "partial" / step.digest
+        parts = step.parts if isinstance(step, Sample) else ()
+        before = sum(self.seconds(part) or 0.0 for part in parts)
         try:
             with kept_in(partial):
                 value = step.run(self.realise)
@@ -181,12 +195,13 @@ class Workspace:
                 self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, outcome=outcome, sentence=sentence)])
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-        seconds = time.perf_counter() - started
+        seconds = before + time.perf_counter() - started
         if isinstance(step, Measure):
             self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, values=value)])
         else:
             self._store(step, value, seconds)
-        shutil.rmtree(partial, ignore_errors=True)
+        for folder in (partial, *(partial.parent.glob(f"{step.digest}.*") if isinstance(step, Sample) else ())):
+            shutil.rmtree(folder, ignore_errors=True)
         return value
 
     def _store(self, step: Step, value: Any, seconds: float) -> None:

@@ -225,3 +225,16 @@ def test_models_are_of_one_class(model):
     assert isinstance(model, VAEModel)
     assert isinstance(Data, type)
     assert isinstance(Prior().sample(model, 1, world=None, seed=Seed(0)), Rows)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 9])
+def test_images_drawn_in_parts_are_the_images_drawn_at_once(model, world, parts, monkeypatch):
+    monkeypatch.setattr("refeed.families.images.sampler.CHUNK", 8)
+    net = replace(model, config=model.config | {"likelihood": "gaussian"})
+    monkeypatch.setattr(type(net), "log_scale", torch.tensor(-2.0), raising=False)
+    for sampler in (Prior(), Prior(observation_noise=True)):
+        whole = sampler.sample(net, 35, world=world, seed=Seed(3))
+        drawn = [sampler.sample_part(net, 35, part=(part, parts), world=world, seed=Seed(3)) for part in range(parts)]
+        order = np.argsort(np.concatenate([rows["refeed_position"] for rows in drawn]))
+        assert np.array_equal(np.concatenate([rows["image"] for rows in drawn])[order], whole["image"])
+        assert sorted(order.tolist()) == list(range(35))

@@ -12,6 +12,7 @@ from scipy import stats
 from refeed.core.errors import Stopped, StudyError
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
+from refeed.core.steps import Sample
 from refeed.families.language import nets
 from refeed.families.language.exhibit import stories as exhibit
 from refeed.families.language.model import LanguageModel
@@ -364,3 +365,29 @@ def test_exhibit_shows_stories_as_people_write_them(world, samples):
     assert shown[0].startswith("Once there was a ")
     assert shown[0].endswith(".")
     assert len(exhibit(samples, world=world, count=1000)) == len(samples)
+
+
+def joined(sampler, model, num_rows, parts, world):
+    """The rows of all parts, put together as a step does it."""
+    step = Sample(sampler, None, num_rows, 1, Seed(7), parts)
+    drawn = [sampler.sample_part(model, num_rows, part=(part, parts), world=world, seed=Seed(7)) for part in range(parts)]
+    return step._joined(lambda part: drawn[part.number])
+
+
+@needs_native
+@pytest.mark.parametrize("options", [{}, {"prompt": 4}, {"temperature": 0.0, "prompt": 3}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize("parts", [2, 3, 40])
+def test_stories_drawn_in_parts_are_the_stories_drawn_at_once(model, world, options, parts):
+    sampler = Ancestral(engine="native", **options)
+    whole = sampler.sample(model, 31, world=world, seed=Seed(7))
+    found = joined(sampler, model, 31, parts, world)
+    assert found.names == whole.names
+    assert same(stories_of(found), stories_of(whole))
+    assert stories_of(found).values.dtype == stories_of(whole).values.dtype
+    if "prompt" in options:
+        assert np.array_equal(found["prompt_tokens"], whole["prompt_tokens"])
+        assert found["prompt_tokens"].dtype == whole["prompt_tokens"].dtype
+
+
+def test_pytorch_draws_no_parts_since_its_logits_depend_on_the_company(model, world):
+    assert Ancestral(engine="torch").sample_part(model, 31, part=(0, 2), world=world, seed=Seed(7)) is None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from refeed.core.errors import Stopped, StudyError
+from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.molecules import chemistry, diffusion, metrics
 from refeed.families.molecules.diffusion import noise_levels
@@ -133,7 +134,7 @@ def test_what_is_not_finite_is_sampled_again_and_then_ends_the_lineage(model, wo
     def first_time_bad(self, model, given, rows, world, seed, clip):
         found = run(self, model, given, rows, world, seed, clip)
         tries.append((clip, rows.tolist()))
-        return [np.full_like(x, np.nan) if len(tries) == 1 and row in (1, 4) else x for row, x in zip(rows, found, strict=True)]
+        return {row: np.full_like(x, np.nan) if len(tries) == 1 and row in (1, 4) else x for row, x in found.items()}
 
     monkeypatch.setattr(Strided, "_run", first_time_bad)
     rows = SHORT.sample(model, 6, world=world, seed=Seed(2))
@@ -155,3 +156,25 @@ def test_batches_hold_every_row_once_and_like_sizes():
     assert sorted(np.concatenate(parts).tolist()) == list(range(50))
     assert max(sizes[part].sum() for part in parts) < 150
     assert list(by_size(np.zeros(0, dtype=int), atoms=100)) == []
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 30])
+def test_conformers_drawn_in_parts_are_those_drawn_at_once(model, world, parts):
+    sampler = replace(SHORT, steps=3, batch_atoms=120)
+    whole = sampler.sample(model, 21, world=world, seed=Seed(2))
+    drawn = [sampler.sample_part(model, 21, part=(part, parts), world=world, seed=Seed(2)) for part in range(parts)]
+    assert sum(len(rows) > 0 for rows in drawn) >= min(parts, 3)
+    rows = Rows.concatenate(drawn)
+    order = np.argsort(rows["refeed_position"])
+    assert np.array_equal(rows["refeed_position"][order], np.arange(21))
+    rows = rows.take(order)
+    assert np.array_equal(positions(rows), positions(whole))
+    assert np.array_equal(positions_of(rows).offsets, positions_of(whole).offsets)
+    for name in ("molecule", "retried"):
+        assert np.array_equal(rows[name], whole[name])
+        assert rows[name].dtype == whole[name].dtype
+
+
+def test_a_part_with_rows_that_are_not_finite_is_left_to_the_whole(model, world):
+    never = replace(model, net=Bursting(model.net, 0.0))
+    assert replace(SHORT, steps=2).sample_part(never, 4, part=(0, 2), world=world, seed=Seed(2)) is None

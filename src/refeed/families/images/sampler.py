@@ -11,6 +11,7 @@ from refeed.core import progress
 from refeed.core.errors import StudyError
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
+from refeed.core.steps import POSITION
 from refeed.families.images.worlds import ImageWorld
 
 if TYPE_CHECKING:
@@ -36,14 +37,21 @@ class Prior:
             raise StudyError(f"sampler.temperature must be a positive number, not {self.temperature}")
 
     def sample(self, model: ImageModel, num_rows: int, *, world: ImageWorld, seed: Seed) -> Rows:
+        return self.sample_part(model, num_rows, part=(0, 1), world=world, seed=seed).without(POSITION)
+
+    def sample_part(self, model: ImageModel, num_rows: int, *, part: tuple[int, int], world: ImageWorld, seed: Seed) -> Rows:
+        """Every n-th thousand of images, decoded together as ever; the noise of the others is drawn and left."""
         rng = seed.generator()
-        made = []
-        for first in range(0, num_rows, CHUNK):
-            noise = rng.standard_normal((min(CHUNK, num_rows - first), *model.noise_shape), dtype=np.float32)
-            made.append(model.images(noise * np.float32(self.temperature), seed=self._observation(seed / "observation" / first)))
-            progress.tick(min(first + CHUNK, num_rows), num_rows, "images")
-        empty = np.zeros((0, *model.noise_shape), dtype=np.float32)
-        return Rows(image=np.concatenate(made) if made else model.images(empty))
+        made, positions = [model.images(np.zeros((0, *model.noise_shape), dtype=np.float32))], [np.zeros(0, dtype=np.int64)]
+        for number, first in enumerate(range(0, num_rows, CHUNK)):
+            end = min(first + CHUNK, num_rows)
+            noise = rng.standard_normal((end - first, *model.noise_shape), dtype=np.float32)
+            if number % part[1] == part[0]:
+                observation = self._observation(seed / "observation" / first)
+                made.append(model.images(noise * np.float32(self.temperature), seed=observation))
+                positions.append(np.arange(first, end))
+                progress.tick(end, num_rows, "images")
+        return Rows(image=np.concatenate(made), **{POSITION: np.concatenate(positions)})
 
     def _observation(self, seed: Seed) -> Seed | None:
         return seed if self.observation_noise else None

@@ -13,6 +13,7 @@ from refeed.core import progress
 from refeed.core.errors import StudyError
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
+from refeed.core.steps import POSITION
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.sampling import native, wave
 from refeed.families.language.sampling.draws import Draws, Finished, Job, uniform
@@ -72,9 +73,23 @@ class Ancestral:
                 raise StudyError(f"sampler.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     def sample(self, model: LanguageModel, num_rows: int, *, world: LanguageWorld, seed: Seed) -> Rows:
-        prompts = self._prompts(world, num_rows, seed / "prompt") if self.prompt else None
+        return self._sample(model, 0, num_rows, world, seed)
+
+    def sample_part(
+        self, model: LanguageModel, num_rows: int, *, part: tuple[int, int], world: LanguageWorld, seed: Seed
+    ) -> Rows | None:
+        """A stretch of the stories; by native code alone, whose stories are the same bits beside any others."""
+        if self._engine(read(model.net))[0] != "native":
+            return None
+        first, end = (number * num_rows // part[1] for number in (part[0], part[0] + 1))
+        rows = self._sample(model, first, end - first, world, seed)
+        return rows.with_columns(**{POSITION: np.arange(first, end)})
+
+    def _sample(self, model: LanguageModel, first: int, num_rows: int, world: LanguageWorld, seed: Seed) -> Rows:
+        """`num_rows` stories from number `first` on."""
+        prompts = self._prompts(world, first, num_rows, seed / "prompt") if self.prompt else None
         if self.temperature or not num_rows:
-            tokens = self._stories(model, num_rows, prompts, seed)
+            tokens = self._stories(model, num_rows, prompts, seed, first=first)
         else:  # what follows a prompt is fixed: each prompt once
             given = np.zeros((num_rows, 0), dtype=np.int32) if prompts is None else prompts
             distinct, place = np.unique(given, axis=0, return_inverse=True)
@@ -83,7 +98,7 @@ class Ancestral:
             return Rows(tokens=tokens)
         return Rows(tokens=tokens, prompt_tokens=(prompts >= 0).sum(axis=1).astype(np.int32))
 
-    def _stories(self, model: LanguageModel, num_rows: int, prompts: np.ndarray | None, seed: Seed) -> Ragged:
+    def _stories(self, model: LanguageModel, num_rows: int, prompts: np.ndarray | None, seed: Seed, *, first: int = 0) -> Ragged:
         limit = model.context if self.max_tokens is None else self.max_tokens
         if limit > model.context:
             raise StudyError(f"sampler.max_tokens = {limit} is more than learner.context = {model.context}")
@@ -95,6 +110,7 @@ class Ancestral:
             draws=Draws(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p),
             key=seed.integer(64),
             stories=num_rows,
+            first=first,
             limit=limit,
             end=model.tokenizer.end,
             slots=max(1, min(num_rows, self.batch or slots(network, limit, self.dtype, engine))),
@@ -125,10 +141,10 @@ class Ancestral:
             warnings.warn(f"sampling by PyTorch, several times slower than native code: {why}", stacklevel=2)
         return "torch", device
 
-    def _prompts(self, world: LanguageWorld, num_rows: int, seed: Seed) -> np.ndarray:
+    def _prompts(self, world: LanguageWorld, first: int, num_rows: int, seed: Seed) -> np.ndarray:
         """The first tokens of real stories, never an end token: (rows, prompt), -1 beyond a short story."""
         real = stories_of(world.train)
-        chosen = (uniform(seed.integer(64), np.arange(num_rows), 0) * len(real)).astype(np.int64)
+        chosen = (uniform(seed.integer(64), first + np.arange(num_rows), 0) * len(real)).astype(np.int64)
         column = np.arange(self.prompt)
         inside = column < (real.lengths - 1)[chosen, None]
         cell = np.where(inside, real.offsets[:-1][chosen, None] + column, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,7 @@ from refeed.core import progress
 from refeed.core.errors import Stopped, StudyError
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
+from refeed.core.steps import POSITION
 from refeed.families.molecules.worlds import MoleculeWorld, positions_column
 
 if TYPE_CHECKING:
@@ -54,31 +56,56 @@ class _Annealed(ABC):
         """The levels that are visited, from the noisiest."""
 
     def sample(self, model: ConformerModel, num_rows: int, *, world: MoleculeWorld, seed: Seed) -> Rows:
-        given = world.given[np.arange(num_rows) % len(world.given)]
-        return self.conformers(model, given, world=world, seed=seed)
+        return self.conformers(model, self._given(num_rows, world), world=world, seed=seed)
+
+    def sample_part(
+        self, model: ConformerModel, num_rows: int, *, part: tuple[int, int], world: MoleculeWorld, seed: Seed
+    ) -> Rows | None:
+        """Every n-th of the batches that `sample` goes by. None where a row is not finite, as it is sampled again beside others."""
+        given, rows = self._given(num_rows, world), np.arange(num_rows)
+        found = self._run(model, given, rows, world, seed, self.clip, part)
+        if not all(np.isfinite(x).all() for x in found.values()):
+            return None
+        mine = np.array(sorted(found), dtype=np.int64)
+        return self._rows(given[mine], [found[row] for row in mine.tolist()], np.zeros(len(mine), bool)).with_columns(
+            **{POSITION: mine}
+        )
+
+    def _given(self, num_rows: int, world: MoleculeWorld) -> np.ndarray:
+        return np.asarray(world.given[np.arange(num_rows) % len(world.given)])
+
+    def _rows(self, given: np.ndarray, found: list[np.ndarray], retried: np.ndarray) -> Rows:
+        return Rows(molecule=np.asarray(given, dtype=np.int32), positions=positions_column(found), retried=retried)
 
     def conformers(self, model: ConformerModel, given: np.ndarray, *, world: MoleculeWorld, seed: Seed) -> Rows:
         """One conformer of each of the molecules `given`."""
         rows = np.arange(len(given))
-        found = self._run(model, given, rows, world, seed, self.clip)
+        found = list(self._run(model, given, rows, world, seed, self.clip).values())
         bad = np.array([not np.isfinite(x).all() for x in found])
         if bad.any():
             again = self._run(model, given, rows[bad], world, seed, self.retry_clip)
-            for row, x in zip(rows[bad].tolist(), again, strict=True):
+            for row, x in again.items():
                 found[row] = x
-            lost = sum(not np.isfinite(x).all() for x in again)
+            lost = sum(not np.isfinite(x).all() for x in again.values())
             if lost:
                 raise Stopped(
                     "non-finite",
                     f"{lost} of {len(rows)} conformers hold NaN or infinite positions, even when sampled again with scores "
                     f"clipped at {self.retry_clip:g}",
                 )
-        return Rows(molecule=np.asarray(given, dtype=np.int32), positions=positions_column(found), retried=bad)
+        return self._rows(given, found, bad)
 
     def _run(
-        self, model: ConformerModel, given: np.ndarray, rows: np.ndarray, world: MoleculeWorld, seed: Seed, clip: float
-    ) -> list[np.ndarray]:
-        """Positions of the rows `rows`, in that order."""
+        self,
+        model: ConformerModel,
+        given: np.ndarray,
+        rows: np.ndarray,
+        world: MoleculeWorld,
+        seed: Seed,
+        clip: float,
+        share: tuple[int, int] = (0, 1),
+    ) -> dict[int, np.ndarray]:
+        """Positions by row, in the order of `rows`; with `share` (i, n), those in every n-th batch from batch i on."""
         import torch
 
         from refeed.families.molecules.diffusion import batch_of, centred
@@ -89,7 +116,7 @@ class _Annealed(ABC):
         levels = self.schedule(len(sigmas))
         sizes = world.molecules.atoms.lengths[given[rows]]
         done: dict[int, np.ndarray] = {}
-        for part in by_size(sizes, atoms=self.batch_atoms):
+        for part in itertools.islice(by_size(sizes, atoms=self.batch_atoms), share[0], None, share[1]):
             batch = batch_of(world.molecules, given[rows[part]]).to(device())
             streams = [(seed / int(row)).generator() for row in rows[part]]
 
@@ -105,7 +132,7 @@ class _Annealed(ABC):
                     progress.tick(len(done) + len(part) * (number + 1) / len(levels), len(rows), "conformers")
             ends = np.cumsum(sizes[part])[:-1]
             done |= dict(zip(rows[part].tolist(), np.split(x_N3.float().cpu().numpy(), ends), strict=True))
-        return [done[int(row)] for row in rows]
+        return {row: done[row] for row in rows.tolist() if row in done}
 
     def _step(self, model: ConformerModel, batch: Any, x_N3: Any, sigma: float, after: float, noise_N3: Any, clip: float) -> Any:
         from refeed.families.molecules.diffusion import scores, vectors
