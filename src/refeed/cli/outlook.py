@@ -39,6 +39,7 @@ def outlook(
         "needs": [asdict(need) for need in needs(plan, costs) if need.cost.flops or need.cost.bytes],
         "storage": [asdict(kept) | {"bytes_made": kept.bytes_made, "bytes_kept": kept.bytes_kept} for kept in storage(plan.study)],
         "seconds": None,
+        "rated": bool(flops or rates),  # what no rate tells is the time of steps whose family counts no operations
     }
     if seconds is not None and plan.pending:
         work = sum(seconds.values())
@@ -95,7 +96,8 @@ def show(found: dict[str, Any]) -> None:
         console.print("\nWhat one lineage has on the disk after its last generation, before compression:\n")
         console.print(table)
     if found["seconds"] is None:
-        console.print("\nHow long that takes is not known: run some steps here first, or type --flops RATE, or --calibrate.")
+        more = "" if found["rated"] else ", or type --flops RATE, or --calibrate"
+        console.print(f"\nHow long that takes is not known: run some steps here first{more}.")
         return
     table = _table("devices", "time", "speed-up", "busy", "device-hours", "cost")
     alone = found["seconds"]
