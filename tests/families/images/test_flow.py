@@ -58,7 +58,9 @@ def test_the_midpoint_rule_carries_noise_along_a_known_velocity(flow):
 def test_metrics_and_portraits_serve_it_as_they_serve_the_vae(flow, world):
     samples = Prior().sample(flow, 60, world=world, seed=Seed(0))
     assert set(TestLoss().measure(flow, world=world, samples=None, seed=Seed(0))) == {"loss"}
-    assert ImageAudit().measure(flow, world=world, samples=samples, seed=Seed(0))["prior_shortfall"] == 0
+    audit = ImageAudit().measure(flow, world=world, samples=samples, seed=Seed(0))
+    assert "variance_ratio" in audit
+    assert "prior_shortfall" not in audit  # a flow has no reconstructions to fall short of
     assert set(portrait(flow, world=world, rows=samples)) == {
         "mean and deviation",
         "the same noise",

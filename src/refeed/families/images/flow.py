@@ -38,7 +38,7 @@ class FlowMatching:
     flip: bool = False
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     provides: ClassVar[frozenset[str]] = frozenset({"loss"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -49,6 +49,8 @@ class FlowMatching:
             raise StudyError(f"learner.channels of a flow must be multiples of 8, for its group norms, not {self.channels}")
 
     def fit(self, data: Data, *, world: ImageWorld, seed: Seed, start: FlowModel | None = None) -> FlowModel:
+        import torch
+
         from refeed.families.images import training
         from refeed.families.images.flow_model import FlowModel, UNet
 
@@ -59,7 +61,11 @@ class FlowMatching:
             "channels": list(self.channels),
             "sampling_steps": self.sampling_steps,
         }
-        net = training.seeded(seed / "weights", lambda: UNet(image_channels=world.channels, channels=self.channels))
+        net = training.seeded(
+            seed / "weights",
+            lambda: UNet(image_channels=world.channels, channels=self.channels),
+            layout=torch.contiguous_format,
+        )
         if start is not None:
             net.load_state_dict(start.net.state_dict())
         model = FlowModel(net=net, config=config)

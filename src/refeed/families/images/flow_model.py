@@ -37,7 +37,10 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """One block a level down, one up, with what was at that level on the way down laid beside."""
+    """One block a level down, one up, with what was at that level on the way down laid beside.
+
+    It works channels first, since group norms on a processor are many times slower channels last.
+    """
 
     def __init__(self, *, image_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class UNet(nn.Module):
     def forward(self, x_BCHW: Tensor, t_B: Tensor) -> Tensor:
         angles = t_B[:, None] * torch.exp(torch.linspace(0, math.log(200), 16, device=t_B.device))
         time = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        x, beside = self.enter(x_BCHW), []
+        x, beside = self.enter(x_BCHW.contiguous()), []
         for level, block in enumerate(self.down):
             x = block(x, time)
             if level < len(self.shrink):
@@ -96,7 +99,7 @@ class FlowModel:
         made = [np.zeros((0, self.config["size"], self.config["size"], self.config["image_channels"]), dtype=np.uint8)]
         steps = self.config["sampling_steps"]
         for first in range(0, len(noise), BATCH):
-            x = torch.from_numpy(noise[first : first + BATCH]).to(device(), memory_format=torch.channels_last)
+            x = torch.from_numpy(noise[first : first + BATCH]).to(device())
             with torch.inference_mode():
                 for step in range(steps):
                     time = torch.full((len(x),), step / steps, device=x.device)
@@ -114,11 +117,11 @@ class FlowModel:
         with torch.random.fork_rng(devices=[]):
             net = UNet(image_channels=config["image_channels"], channels=config["channels"])
         net.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-        return cls(net=net.to(device(), memory_format=torch.channels_last).eval(), config=config)
+        return cls(net=net.to(device()).eval(), config=config)
 
     def _loss(self, x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         t_B = torch.rand(len(x_BCHW), generator=generator, device=x_BCHW.device)
         noise = torch.randn(x_BCHW.shape, generator=generator, device=x_BCHW.device)
         t = t_B[:, None, None, None]
         velocity = self.net((1 - t) * noise + t * x_BCHW, t_B).float()
-        return (velocity - (x_BCHW - noise)).square().flatten(1).mean(1)
+        return (velocity - (x_BCHW - noise)).square().mean((1, 2, 3))

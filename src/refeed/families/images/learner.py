@@ -49,7 +49,7 @@ class VAE:
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     net: str = ""
     provides: ClassVar[frozenset[str]] = frozenset({"loss", "reconstruction"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))

@@ -163,7 +163,7 @@ class ImageAudit:
     Pixel variance: the mean over pixel values of their variance over images; `variance_ratio` is that of samples over that of real
     training images. `nearest_train`: root mean squared difference to the nearest real training image, median over samples; well
     below that of held-out real images, it means memorised rows. `prior_shortfall`: 1 - (pixel variance of samples) / (that of the
-    model's reconstructions of its own training rows) where that ratio is under 0.6, else 0.
+    model's reconstructions of its own training rows) where that ratio is under 0.6, else 0; only of models that reconstruct.
     """
 
     rows: int = 1000
@@ -199,23 +199,23 @@ class ImageAudit:
         ),
         Quantity(name="images_judged", unit="images", better="neither", meaning="sampled images looked at"),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
         train, test, made = _sets(self.name, samples, world, self.rows)
         real = images_of(world.train)
         variance = pixel_variance(made)
-        learnt = getattr(model, "spread", float("nan"))
-        short = 1 - variance / learnt if learnt > 0 and variance < 0.6 * learnt else 0.0
-        return {
+        found = {
             "variance_ratio": variance / max(pixel_variance(train), 1e-12),
             "variance_ratio_real": pixel_variance(test) / max(pixel_variance(train), 1e-12),
             "nearest_train": float(np.median(nearest(made, real))),
             "nearest_train_real": float(np.median(nearest(test, real))),
             "duplicates_above_chance": _repeats(made) - _repeats(train),
-            "prior_shortfall": short,
             "images_judged": float(len(made)),
         }
+        if (learnt := getattr(model, "spread", None)) is not None:
+            found["prior_shortfall"] = 1 - variance / learnt if variance < 0.6 * learnt else 0.0
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ class VAEModel:
             with torch.inference_mode():
                 terms = self._terms(x, generator)
                 squared.append(terms["squared"])
-                at_mean.append((self.net.decode(terms["mean"]).float() - x).square().flatten(1).mean(1))
+                at_mean.append((self.net.decode(terms["mean"]).float() - x).square().mean((1, 2, 3)))
                 kl.append(terms["kl_BZ"])
         squared_B, kl_BZ = torch.cat(squared).double(), torch.cat(kl).double()
         with torch.inference_mode():
@@ -178,7 +178,7 @@ class VAEModel:
         mean, log_variance = (part.float() for part in self.net.encode(x_BCHW))
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         decoded = self.net.decode(mean + noise * (0.5 * log_variance).exp()).float()
-        squared_B = (decoded - x_BCHW).square().flatten(1).mean(1)
+        squared_B = (decoded - x_BCHW).square().mean((1, 2, 3))
         return {"mean": mean, "decoded": decoded, "squared": squared_B, "kl_BZ": kl_to_prior(mean, log_variance)}
 
     def _loss(self, squared_B: Tensor, kl_B: Tensor, num_values: int) -> Tensor:
