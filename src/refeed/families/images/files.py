@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images import celeba, decoding, worlds
 from refeed.families.images.worlds import ImageWorld
+
+if TYPE_CHECKING:
+    from refeed.families.images.huggingface import HuggingFace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,50 @@ class Split:
         return worlds.world_of(self.images[self.train], self.images[self.test], self.values, (train, test))
 
 
+class Files(ABC):
+    """What sources of files share: one set of images for all lineages, looked for once, and told apart by its content.
+
+    A source says by `find` which images there are, and names in `choices` what else tells it apart from others.
+    """
+
+    rebuilds: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    choices: ClassVar[tuple[str, ...]] = ("test_fraction", "rows", "test_rows")
+
+    @abstractmethod
+    def find(self) -> Split: ...
+
+    def __post_init__(self) -> None:
+        if not 0 < (fraction := getattr(self, "test_fraction", 0.5)) < 1:
+            raise StudyError(f"source.test_fraction must lie between 0 and 1, not be {fraction}")
+        for name, least in (("rows", 1), ("test_rows", 1), ("size", 8), ("crop", 1)):
+            if (value := getattr(self, name, None)) is not None and value < least:
+                raise StudyError(f"source.{name} must be at least {least}, not {value}")
+        if (broken := getattr(self, "broken", "skip")) not in ("refuse", "skip"):
+            raise StudyError(f"source.broken must be 'refuse' or 'skip', not {broken!r}")
+
+    @property
+    def num_rows(self) -> int:
+        return len(split_of(self).train)
+
+    def identity(self) -> dict[str, object]:
+        return {"content": split_of(self).content} | {name: getattr(self, name) for name in self.choices}
+
+    def draw(self, *, seed: Seed) -> ImageWorld:
+        return split_of(self).world()
+
+    def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
+        return worlds.load(folder, train=train, test=test)
+
+
+@lru_cache(maxsize=8)
+def split_of(source: Files) -> Split:
+    """The images of a source, looked for once in a process."""
+    return source.find()
+
+
 @dataclass(frozen=True, kw_only=True)
-class Folder:
+class Folder(Files):
     """Every image file below a folder, cropped to its central square and resized to `size`.
 
     `test_fraction` of the distinct images are held out, those of the smallest hashes: the split does not depend on order, and
@@ -53,29 +99,12 @@ class Folder:
     rows: int | None = None
     test_rows: int | None = None
     broken: Literal["refuse", "skip"] = "refuse"
-    rebuilds: ClassVar[bool] = False
-    random: ClassVar[bool] = False
+    choices: ClassVar[tuple[str, ...]] = ("classes", *Files.choices)
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def knows(self) -> frozenset[str]:
         return frozenset({"attributes"} if self.classes else ())
-
-    @property
-    def num_rows(self) -> int:
-        return len(split_of(self).train)
-
-    def identity(self) -> dict[str, object]:
-        return {"content": split_of(self).content, "classes": self.classes} | limits(self)
-
-    def draw(self, *, seed: Seed) -> ImageWorld:
-        return split_of(self).world()
-
-    def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
-        return worlds.load(folder, train=train, test=test)
 
     def find(self) -> Split:
         root = named(self.path)
@@ -92,7 +121,7 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Array:
+class Array(Files):
     """Images from an npy or npz file: uint8, or floats in [0, 1]; (rows, height, width[, channels]) or channels first.
 
     `key`: the array's name in an npz file, "data" or the only one unless given. The rest is as for a folder; pixels stay as they
@@ -104,25 +133,7 @@ class Array:
     test_fraction: float = 0.1
     rows: int | None = None
     test_rows: int | None = None
-    rebuilds: ClassVar[bool] = False
-    random: ClassVar[bool] = False
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    @property
-    def num_rows(self) -> int:
-        return len(split_of(self).train)
-
-    def identity(self) -> dict[str, object]:
-        return {"content": split_of(self).content} | limits(self)
-
-    def draw(self, *, seed: Seed) -> ImageWorld:
-        return split_of(self).world()
-
-    def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
-        return worlds.load(folder, train=train, test=test)
 
     def find(self) -> Split:
         path = named(self.path)
@@ -133,7 +144,7 @@ class Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CelebA:
+class CelebA(Files):
     """CelebA as its authors give it: `path` holds `img_align_celeba/`, `list_eval_partition` and `list_attr_celeba` (txt or csv).
 
     Its own partition is kept: training rows are the training part, test rows its "test" (or "valid") part. The central 148 x 148 of
@@ -148,27 +159,13 @@ class CelebA:
     rows: int | None = None
     test_rows: int | None = None
     broken: Literal["refuse", "skip"] = "refuse"
-    rebuilds: ClassVar[bool] = False
-    random: ClassVar[bool] = False
     knows: ClassVar[frozenset[str]] = frozenset({"attributes"})
+    choices: ClassVar[tuple[str, ...]] = ("held_out", "rows", "test_rows")
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    @property
-    def num_rows(self) -> int:
-        return len(split_of(self).train)
-
-    def identity(self) -> dict[str, object]:
-        return {"content": split_of(self).content, "held_out": self.held_out} | limits(self)
 
     def draw(self, *, seed: Seed) -> ImageWorld:
         decoding.log.warning(celeba.TERMS)
-        return split_of(self).world()
-
-    def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
-        return worlds.load(folder, train=train, test=test)
+        return super().draw(seed=seed)
 
     def find(self) -> Split:
         layout = celeba.find(named(self.path, hint=celeba.HINT))
@@ -192,29 +189,6 @@ class CelebA:
         )
 
 
-@lru_cache(maxsize=8)
-def split_of(source: Any) -> Split:
-    """The images of a source, looked for once in a process."""
-    found: Split = source.find()
-    return found
-
-
-def check(source: Any) -> None:
-    """Refuse options that no source of files can serve."""
-    if hasattr(source, "test_fraction") and not 0 < source.test_fraction < 1:
-        raise StudyError(f"source.test_fraction must lie between 0 and 1, not be {source.test_fraction}")
-    for name, least in (("rows", 1), ("test_rows", 1), ("size", 8), ("crop", 1)):
-        if (value := getattr(source, name, None)) is not None and value < least:
-            raise StudyError(f"source.{name} must be at least {least}, not {value}")
-    if getattr(source, "broken", "skip") not in ("refuse", "skip"):
-        raise StudyError(f"source.broken must be 'refuse' or 'skip', not {source.broken!r}")
-
-
-def limits(source: Any) -> dict[str, object]:
-    """The options that choose rows, for the source's identity."""
-    return {name: getattr(source, name) for name in ("test_fraction", "rows", "test_rows") if hasattr(source, name)}
-
-
 def named(path: str, *, hint: str = "Type: --set source.path=...") -> Path:
     if not path:
         raise SourceError("source.path is not set", hint=hint)
@@ -229,7 +203,7 @@ def enough(where: str, part: str, there: int, wanted: int | None) -> None:
 
 
 def split(
-    source: Any,
+    source: Folder | Array | HuggingFace,
     images: np.ndarray,
     content: str,
     values: Mapping[str, tuple[str, ...]] | None = None,

@@ -13,17 +13,14 @@ import numpy as np
 
 from refeed.core.cache import cache_folder
 from refeed.core.errors import MissingExtra, SourceError, StudyError
-from refeed.core.rows import Rows
-from refeed.core.seeds import Seed
-from refeed.families.images import decoding, worlds
-from refeed.families.images.files import Split, check, enough, limits, named, split, split_of
-from refeed.families.images.worlds import ImageWorld
+from refeed.families.images import decoding
+from refeed.families.images.files import Files, Split, enough, named, split
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFace:
+class HuggingFace(Files):
     """Images of a Hugging Face data set, read by `datasets`: cropped to the central square and resized to `size`.
 
     `path`: a folder (Parquet, or images with metadata, or what `save_to_disk` wrote), or a name on the hub, with `config` where it
@@ -44,26 +41,8 @@ class HuggingFace:
     rows: int | None = None
     test_rows: int | None = None
     broken: Literal["refuse", "skip"] = "refuse"
-    rebuilds: ClassVar[bool] = False
-    random: ClassVar[bool] = False
     knows: ClassVar[frozenset[str]] = frozenset({"attributes"})
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    @property
-    def num_rows(self) -> int:
-        return len(split_of(self).train)
-
-    def identity(self) -> dict[str, object]:
-        return {"content": split_of(self).content} | limits(self)
-
-    def draw(self, *, seed: Seed) -> ImageWorld:
-        return split_of(self).world()
-
-    def load(self, folder: Path, *, train: Rows, test: Rows) -> ImageWorld:
-        return worlds.load(folder, train=train, test=test)
 
     def find(self) -> Split:
         named(self.path)
