@@ -7,7 +7,7 @@ bumped when the code that interprets it gives other results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -165,6 +165,18 @@ class Quantity:
     series: str = ""  # the curve's name: "learning curve"
     along: str = ""  # its axis: "share of training"
     at: float = 0.0
+
+
+def with_real(*quantities: Quantity, real: str) -> tuple[Quantity, ...]:
+    """Each quantity, and after it `NAME_real`, the same of the `real` rows named, which it is held against."""
+    found: list[Quantity] = []
+    for quantity in quantities:
+        reference = f"{quantity.name}_real"
+        found.append(replace(quantity, reference=reference))
+        found.append(
+            Quantity(name=reference, unit=quantity.unit, better="neither", role="reference", meaning=f"the same of {real}")
+        )
+    return tuple(found)
 
 
 class Metric(Protocol):

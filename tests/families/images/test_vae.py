@@ -11,6 +11,7 @@ import torch
 from images_toy import data_of
 from torch import nn
 
+from refeed.core.batches import batches
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.rows import Rows
@@ -19,7 +20,7 @@ from refeed.families.images.learner import VAE, paper, smoke
 from refeed.families.images.model import VAEModel
 from refeed.families.images.nets import ConvVAE, kl_to_prior
 from refeed.families.images.sampler import Prior
-from refeed.families.images.training import batches, learning_rates, to_bytes, unit
+from refeed.families.images.training import learning_rates, to_bytes, unit
 from refeed.families.images.worlds import images_of
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from refeed.core.errors import StudyError
-from refeed.core.protocols import Quantity
+from refeed.core.protocols import Quantity, with_real
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images import estimators
@@ -93,7 +93,7 @@ class Distances:
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         space = f"in the space {self.features}"
-        made = [
+        made = (
             ("fd", "feature^2", "lower", "quality", f"Frechet distance to held-out real images {space}"),
             ("kid", "1", "lower", "quality", f"kernel distance to held-out real images {space}, unbiased"),
             ("precision", "1", "higher", "quality", f"share of samples among real images {space}; rises under collapse"),
@@ -101,21 +101,22 @@ class Distances:
             ("recall", "1", "higher", "diversity", f"share of real images among samples {space}"),
             ("coverage", "1", "higher", "diversity", f"share of real images with a sample near {space}"),
             ("vendi", "images", "higher", "diversity", f"effective number of different samples {space}"),
-        ]
-        found = []
-        for name, unit, better, role, meaning in made:
-            real = f"{name}_{self._suffix}_real"
-            found.append(
-                Quantity(name=f"{name}_{self._suffix}", unit=unit, better=better, role=role, reference=real, meaning=meaning)
-            )
-            found.append(
-                Quantity(name=real, unit=unit, better="neither", role="reference", meaning="the same of real training images")
-            )
-        deviation = f"fd_{self._suffix}_deviation"
-        found.append(
-            Quantity(name=deviation, unit="feature^2", better="neither", meaning="standard deviation of one estimate of fd")
         )
-        return tuple(found)
+        return (
+            *with_real(
+                *(
+                    Quantity(name=f"{name}_{self._suffix}", unit=unit, better=better, role=role, meaning=meaning)
+                    for name, unit, better, role, meaning in made
+                ),
+                real="real training images",
+            ),
+            Quantity(
+                name=f"fd_{self._suffix}_deviation",
+                unit="feature^2",
+                better="neither",
+                meaning="standard deviation of one estimate of fd",
+            ),
+        )
 
     @property
     def _suffix(self) -> str:
@@ -170,21 +171,20 @@ class ImageAudit:
     name: ClassVar[str] = "image_audit"
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
-        Quantity(
-            name="variance_ratio",
-            better="higher",
-            role="diversity",
-            reference="variance_ratio_real",
-            meaning="pixel variance of samples over that of real training images",
+        *with_real(
+            Quantity(
+                name="variance_ratio",
+                better="higher",
+                role="diversity",
+                meaning="pixel variance of samples over that of real training images",
+            ),
+            Quantity(
+                name="nearest_train",
+                better="neither",
+                meaning="pixel distance to the nearest real training image, median",
+            ),
+            real="held-out real images",
         ),
-        Quantity(name="variance_ratio_real", better="neither", role="reference", meaning="the same of held-out real images"),
-        Quantity(
-            name="nearest_train",
-            better="neither",
-            reference="nearest_train_real",
-            meaning="pixel distance to the nearest real training image, median",
-        ),
-        Quantity(name="nearest_train_real", better="neither", role="reference", meaning="the same of held-out real images"),
         Quantity(
             name="duplicates_above_chance",
             role="audit",
@@ -243,21 +243,19 @@ class AttributeRates:
         found = [
             ("attribute_entropy", "nats", "higher", "diversity", "entropy of attribute values among samples, summed"),
             ("rare_kept", "1", "higher", "tail", "share of their real rate that rare attribute values keep"),
+            *((f"rate_{name}", "1", "neither", "other", f"share of samples with the attribute {name}") for name in self.track),
         ]
-        found += [(f"rate_{name}", "1", "neither", "other", f"share of samples with the attribute {name}") for name in self.track]
-        quantities = []
-        for name, unit, better, role, meaning in found:
-            quantities.append(Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning))
-            quantities.append(
-                Quantity(
-                    name=f"{name}_real", unit=unit, better="neither", role="reference", meaning="the same of held-out real images"
-                )
-            )
-        quantities.append(Quantity(name="values_lost", unit="values", role="other", meaning="attribute values all but gone"))
-        quantities.append(
-            Quantity(name="judge_accuracy", better="neither", meaning="of the attribute network, on held-out real images")
+        return (
+            *with_real(
+                *(
+                    Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
+                    for name, unit, better, role, meaning in found
+                ),
+                real="held-out real images",
+            ),
+            Quantity(name="values_lost", unit="values", role="other", meaning="attribute values all but gone"),
+            Quantity(name="judge_accuracy", better="neither", meaning="of the attribute network, on held-out real images"),
         )
-        return tuple(quantities)
 
     def measure(self, model: ImageModel, *, world: ImageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
         from refeed.families.images import features

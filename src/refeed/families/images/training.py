@@ -1,4 +1,4 @@
-"""What every learner of images shares: rows resident as bytes, the order of batches, the learning rate, and the loop."""
+"""What every learner of images shares: rows resident as bytes, the learning rate, and the loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from refeed.core import progress
+from refeed.core.batches import batches
 from refeed.core.errors import Stopped
 from refeed.core.protocols import Data
 from refeed.core.seeds import Seed
@@ -86,19 +87,6 @@ def to_bytes(images_BCHW: Tensor) -> np.ndarray:
     """Clamped to [0, 1] and rounded to bytes, on a fixed scale: (B, H, W, C) uint8. Never scaled by the images' own range."""
     scaled = images_BCHW.float().clamp(0, 1).mul(255).round_().to(torch.uint8)
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def batches(num_rows: int, *, batch: int, num_steps: int, seed: Seed) -> Iterator[np.ndarray]:
-    """Positions of each step's rows: shuffled anew each epoch, every row once an epoch."""
-    step = epoch = 0
-    while step < num_steps:
-        order = (seed / epoch).generator().permutation(num_rows)
-        for first in range(0, num_rows, batch):
-            if step == num_steps:
-                return
-            yield order[first : first + batch]
-            step += 1
-        epoch += 1
 
 
 def learning_rates(name: str, peak: float, *, num_steps: int, steps_per_epoch: int, decay: float) -> Iterator[float]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refeed.core.errors import StudyError
-from refeed.core.protocols import Quantity
+from refeed.core.protocols import Quantity, with_real
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.families.language import statistics
@@ -48,21 +48,18 @@ class TextStatistics:
     name: ClassVar[str] = "text"
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
-        *(
-            quantity
-            for name, unit, better, role, meaning, series in (
-                *((*about, {}) for about in _TEXT),
-                *(
-                    (f"recall_{n}", "1", "higher", "other", f"words that still occur, tenth {n} by rarity", _RECALL | {"at": n})
-                    for n in range(1, 11)
-                ),
-            )
-            for quantity in (
-                Quantity(name=name, unit=unit, better=better, role=role, reference=f"{name}_real", meaning=meaning, **series),
+        *with_real(
+            *(
+                Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
+                for name, unit, better, role, meaning in _TEXT
+            ),
+            *(
                 Quantity(
-                    name=f"{name}_real", unit=unit, better="neither", role="reference", meaning="the same of held-out stories"
-                ),
-            )
+                    name=f"recall_{n}", better="higher", meaning=f"words that still occur, tenth {n} by rarity", at=n, **_RECALL
+                )
+                for n in range(1, 11)
+            ),
+            real="held-out stories",
         ),
         Quantity(name="text_tokens", unit="tokens", better="neither", meaning="tokens that the statistics of text saw"),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from refeed.core import progress
+from refeed.core.batches import batches
 from refeed.core.errors import Stopped, StudyError
 from refeed.core.protocols import Data
 from refeed.core.rows import Rows
@@ -124,7 +125,7 @@ class GeoDiff:
         noise = torch.Generator(device=device()).manual_seed((seed / "noise").integer())
         sigmas = torch.from_numpy(model.sigmas).float().to(device())
         model.net.train()
-        for step, chosen in enumerate(order(len(rows), batch=self.batch, num_steps=num_steps, seed=seed / "order"), start=1):
+        for step, chosen in enumerate(batches(len(rows), batch=self.batch, num_steps=num_steps, seed=seed / "order"), start=1):
             if self.schedule == "cycle":
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * cycle(step, num_steps)
@@ -162,19 +163,6 @@ def paper(*, steps: int = 41_000, batch: int = 32, learning_rate: float = 1e-3) 
 def by_epochs(*, epochs: int = 48, hidden: int = 32, interactions: int = 3, convolutions: int = 3, batch: int = 16) -> GeoDiff:
     """The small network, trained for `epochs` passes over each training set: accumulating then takes n times the steps."""
     return GeoDiff(hidden=hidden, interactions=interactions, convolutions=convolutions, steps=None, epochs=epochs, batch=batch)
-
-
-def order(num_rows: int, *, batch: int, num_steps: int, seed: Seed) -> Any:
-    """Positions of each step's rows: shuffled anew each epoch, every row once an epoch."""
-    step = epoch = 0
-    while step < num_steps:
-        shuffled = (seed / epoch).generator().permutation(num_rows)
-        for first in range(0, num_rows, batch):
-            if step == num_steps:
-                return
-            yield shuffled[first : first + batch]
-            step += 1
-        epoch += 1
 
 
 def antithetic(number: int, levels: int, random: np.random.Generator) -> np.ndarray:
