@@ -1,5 +1,6 @@
 """Engines perform the same tasks with the same bits, and an end with a name is a result."""
 
+import traceback
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import pytest
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Quantity
 from refeed.studies import run
+from refeed.studies.collect import raised
 from refeed.studies.engines import Processes
 from refeed.studies.resources import Resources
 from refeed.studies.tasks import plan
@@ -46,6 +48,14 @@ def test_a_defect_is_recorded_and_the_other_lineages_go_on(tmp_path, engine):
     results = run(study, workspace=tmp_path / "w", **options)
     assert outcomes(results) == {("replace", "failed", 2), ("replace-multiple", "failed", 2)}
     assert "ZeroDivisionError: a defect of a plug-in" in results.run["errors"][0]["traceback"]
+    assert {row["sentence"] for row in results.outcomes.to_pylist()} == {"ZeroDivisionError: a defect of a plug-in"}
+
+
+def test_what_failed_is_said_with_its_hint_on_one_line():
+    try:
+        raise StudyError("images of 30 x 30 cannot be halved", hint="Choose another size.")
+    except StudyError:
+        assert raised(traceback.format_exc()) == "StudyError: images of 30 x 30 cannot be halved. Choose another size"
 
 
 # A pool whose worker dies may lose its own manager thread to a race in CPython 3.11 (concurrent/futures/process.py:575).

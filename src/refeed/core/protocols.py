@@ -183,7 +183,8 @@ class Metric(Protocol):
     """Numbers about a model (`needs` names what of it) or its samples (`needs` holds "samples").
 
     One that needs "history" has `history_rows`, and `measure` is given `history` too: the first so many rows that each earlier
-    model of the lineage wrote.
+    model of the lineage wrote. It may have `check(source)`, which raises a `StudyError` for what it could not measure, before
+    anything runs.
     """
 
     name: ClassVar[str]

@@ -130,10 +130,17 @@ def _outcomes(study: Study, store: Workspace, run: dict[str, Any]) -> Iterator[t
             if not all(store.has(step) for step in needed):
                 outcome, sentence = "not run", "a step that it stands on failed, or it was interrupted"
                 if number in failed:
-                    outcome, sentence = "failed", failed[number]["traceback"].strip().rpartition("\n")[2]
+                    outcome, sentence = "failed", raised(failed[number]["traceback"])
                 break
             reached = turn.generation
         yield arm.case.name, arm.policy, arm.seed, reached, outcome, sentence
+
+
+def raised(traceback: str) -> str:
+    """What a traceback ends with, on one line: the exception and its whole message, which may have several lines."""
+    lines = traceback.strip().splitlines()
+    last = max(number for number, line in enumerate(lines) if not line.startswith(" "))
+    return ". ".join(line.strip().rstrip(".") for line in lines[last:]).removeprefix("refeed.core.errors.")
 
 
 def _exhibits(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:

@@ -62,6 +62,9 @@ class Case:
         for fitting in (self.learner, self.first_learner):
             if check := getattr(fitting, "check", None):
                 check(source=self.source, start=self.start)
+        for metric in self.metrics:
+            if check := getattr(metric, "check", None):
+                check(source=self.source)
         if self.start == "previous" and "warm_start" not in self.learner.provides:
             raise StudyError(f"start = 'previous' needs a learner that can go on from a model, but {learner} cannot.", at="start")
         if self.source.rebuilds and not self.metrics:

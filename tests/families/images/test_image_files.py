@@ -45,6 +45,7 @@ def test_a_folder_becomes_images_with_classes(folder):
     world = drawn(source)
     assert (len(world.train), len(world.test)) == (source.num_rows, 10)
     assert images_of(world.train).shape == (30, 16, 16, 3)
+    assert source.attributes == ("class",)
     (kind,) = world.attributes
     assert (kind.name, kind.values) == ("class", ("cats", "dogs"))
     assert kind.train.sum() + kind.test.sum() == 10

@@ -13,6 +13,7 @@ from refeed.core.recipes import digest
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
 from refeed.families.images import features, metrics
+from refeed.families.images.files import Folder
 from refeed.families.images.metrics import AttributeRates, Distances, ImageAudit, TestLoss
 from refeed.families.images.source import Faces
 from refeed.families.images.worlds import ImageWorld, images_of
@@ -162,6 +163,10 @@ def test_what_cannot_be_measured_is_refused(world, faces_world):
     assert Distances(features="attributes").needs == {"samples", "attributes"}
     with pytest.raises(StudyError, match="moustache, which this source does not have"):
         measured(AttributeRates(track=("moustache",)), faces_world, real(10))
+    with pytest.raises(StudyError, match="moustache, which this source does not have"):
+        AttributeRates(track=("moustache",)).check(source=Faces())
+    AttributeRates(track=("hat",)).check(source=Faces())
+    AttributeRates(track=("hat",)).check(source=Folder())  # a source whose path is not set yet
     with pytest.raises(StudyError, match="the policy samples none"):
         ImageAudit().measure(None, world=world, samples=None, seed=Seed(0))
     with pytest.raises(StudyError, match="features must be"):

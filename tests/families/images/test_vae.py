@@ -16,10 +16,13 @@ from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.rows import Rows
 from refeed.core.seeds import Seed
+from refeed.families.images.files import Array
+from refeed.families.images.flow import FlowMatching
 from refeed.families.images.learner import VAE, paper, smoke
 from refeed.families.images.model import VAEModel
 from refeed.families.images.nets import ConvVAE, kl_to_prior
 from refeed.families.images.sampler import Prior
+from refeed.families.images.source import Faces
 from refeed.families.images.training import learning_rates, to_bytes, unit
 from refeed.families.images.worlds import images_of
 
@@ -239,3 +242,12 @@ def test_images_drawn_in_parts_are_the_images_drawn_at_once(model, world, parts,
         order = np.argsort(np.concatenate([rows["refeed_position"] for rows in drawn]))
         assert np.array_equal(np.concatenate([rows["image"] for rows in drawn])[order], whole["image"])
         assert sorted(order.tolist()) == list(range(35))
+
+
+@pytest.mark.parametrize("learner", [VAE(), FlowMatching(channels=(8, 8, 8, 8))])
+def test_sides_that_cannot_be_halved_are_refused_before_anything_runs(learner):
+    learner.check(source=Faces(size=24), start="scratch")
+    learner.check(source=Array(path="x.npy"), start="scratch")  # whose size is known only when it is read
+    with pytest.raises(StudyError, match="images of 28 x 28 cannot be halved 3 times"):
+        learner.check(source=Faces(size=28), start="scratch")
+    VAE(net="own:Net").check(source=Faces(size=28), start="scratch")

@@ -65,6 +65,11 @@ class Files(ABC):
     def num_rows(self) -> int:
         return len(split_of(self).train)
 
+    @property
+    def attributes(self) -> tuple[str, ...] | None:
+        """Their names, or None while no path is set."""
+        return tuple(split_of(self).values) if getattr(self, "path", "") else None
+
     def identity(self) -> dict[str, object]:
         return {"content": split_of(self).content} | {name: getattr(self, name) for name in self.choices}
 
@@ -197,9 +202,9 @@ def named(path: str, *, hint: str = "Type: --set source.path=...") -> Path:
 
 def enough(where: str, part: str, there: int, wanted: int | None) -> None:
     if not there or (wanted is not None and there < wanted):
-        raise SourceError(
-            f"{where} give {there} {part} images, fewer than {wanted or 1}", hint="Ask for fewer rows, or add images."
-        )
+        option = "rows" if part == "training" else "test_rows"
+        hint = f"Type: --set source.{option}={there}, or add images." if there else "Add images."
+        raise SourceError(f"{where} give {there} {part} images, fewer than {wanted or 1}", hint=hint)
 
 
 def split(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.seeds import Seed
-from refeed.families.images.learner import check, halvable
+from refeed.families.images.learner import check_training, halvable
 from refeed.families.images.worlds import ImageWorld
 
 if TYPE_CHECKING:
@@ -42,11 +42,15 @@ class FlowMatching:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        check(self)
+        check_training(self)
         if self.sampling_steps < 1:
             raise StudyError(f"learner.sampling_steps must be at least 1, not {self.sampling_steps}")
         if any(width % 8 for width in self.channels):
             raise StudyError(f"learner.channels of a flow must be multiples of 8, for its group norms, not {self.channels}")
+
+    def check(self, *, source: Any, start: str) -> None:
+        if (size := getattr(source, "size", None)) is not None:
+            halvable(size, len(self.channels) - 1)
 
     def fit(self, data: Data, *, world: ImageWorld, seed: Seed, start: FlowModel | None = None) -> FlowModel:
         import torch

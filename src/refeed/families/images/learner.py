@@ -53,7 +53,7 @@ class VAE:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        check(self)
+        check_training(self)
         for name in ("latent", "head"):
             if getattr(self, name) < 1:
                 raise StudyError(f"learner.{name} must be at least 1, not {getattr(self, name)}")
@@ -61,6 +61,10 @@ class VAE:
             raise StudyError(f"learner.likelihood must be 'mse' or 'gaussian', not {self.likelihood!r}")
         if self.kl_weight is not None and not self.kl_weight >= 0:
             raise StudyError(f"learner.kl_weight must not be negative, not {self.kl_weight}")
+
+    def check(self, *, source: Any, start: str) -> None:
+        if not self.net and (size := getattr(source, "size", None)) is not None:
+            halvable(size, len(self.channels))
 
     def fit(self, data: Data, *, world: ImageWorld, seed: Seed, start: VAEModel | None = None) -> VAEModel:
         from refeed.families.images import training
@@ -119,7 +123,7 @@ def smoke(*, steps: int = 20) -> VAE:
     return VAE(channels=(16, 32), latent=8, head=8, steps=steps)
 
 
-def check(learner: Any) -> None:
+def check_training(learner: Any) -> None:
     """Refuse options of training that mean nothing."""
     for name in ("epochs", "batch", "steps"):
         if (value := getattr(learner, name)) is not None and value < 1:

@@ -7,11 +7,12 @@ expect.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -238,6 +239,17 @@ class AttributeRates:
     def __post_init__(self) -> None:
         object.__setattr__(self, "track", tuple(self.track))
 
+    def check(self, *, source: Any) -> None:
+        if (known := getattr(source, "attributes", None)) is not None:
+            self._refuse_unknown(known)
+
+    def _refuse_unknown(self, known: Collection[str]) -> None:
+        if unknown := [name for name in self.track if name not in known]:
+            raise StudyError(
+                f"metric 'attribute_rates' is to track {', '.join(unknown)}, which this source does not have",
+                hint=f"Its attributes: {', '.join(known) or 'none'}.",
+            )
+
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         found = [
@@ -261,11 +273,7 @@ class AttributeRates:
         from refeed.families.images import features
 
         known = {attribute.name: attribute for attribute in world.attributes}
-        if unknown := [name for name in self.track if name not in known]:
-            raise StudyError(
-                f"metric 'attribute_rates' is to track {', '.join(unknown)}, which this source does not have",
-                hint=f"Its attributes: {', '.join(known) or 'none'}.",
-            )
+        self._refuse_unknown(known)
         judge = features.judge_of(world)
         if samples is None or not len(samples):
             raise StudyError("metric 'attribute_rates' needs sampled images, but the policy samples none")

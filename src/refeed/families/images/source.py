@@ -27,6 +27,7 @@ class Faces:
     rows: int = 3000
     test_rows: int = 1000
     size: int = 32
+    attributes: ClassVar[tuple[str, ...]] = tuple(faces.RATES)
     rebuilds: ClassVar[bool] = False
     random: ClassVar[bool] = True
     knows: ClassVar[frozenset[str]] = frozenset({"attributes"})
@@ -60,6 +61,7 @@ class Digits:
 
     test_rows: int = 397
     size: int = 32
+    attributes: ClassVar[tuple[str, ...]] = ("digit",)
     rebuilds: ClassVar[bool] = False
     random: ClassVar[bool] = False
     knows: ClassVar[frozenset[str]] = frozenset({"attributes"})
