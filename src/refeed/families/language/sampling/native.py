@@ -1,4 +1,4 @@
-"""The native engine: `decode.cpp`, compiled on first use for this processor and kept in the user's cache folder.
+"""The native engine: the C++ in `decode/`, compiled on first use for this processor and kept in the user's cache folder.
 
 Needs a C++17 compiler: `$CXX`, g++, c++ or clang++. Where there is none, or with REFEED_NATIVE=0, PyTorch does the work.
 """
@@ -81,14 +81,14 @@ def build() -> Build:
     found = compiler()
     if found is None:
         return Build(problem="no C++ compiler was found (looked for $CXX, g++, c++, clang++)")
-    code = source()
     version = subprocess.run([found, "--version"], capture_output=True, check=False).stdout
-    key = blake2b(b"\0".join([code, version, _processor(), " ".join(FLAGS).encode()]), digest_size=12).hexdigest()
+    parts = [*sources().values(), version, _processor(), " ".join(FLAGS).encode()]
+    key = blake2b(b"\0".join(parts), digest_size=12).hexdigest()
     path = cache_folder() / f"decode-{key}.so"
     try:
         fresh = not path.exists()
         if fresh:
-            _compile(found, code, path)
+            compile_to(path)
         return Build(library=load(path), path=path, seconds=time.perf_counter() - started if fresh else 0.0)
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
@@ -97,8 +97,10 @@ def build() -> Build:
         return Build(problem=f"{path} could not be made or loaded: {error}")
 
 
-def source() -> bytes:
-    return files("refeed.families.language.sampling").joinpath("decode.cpp").read_bytes()
+def sources() -> dict[str, bytes]:
+    """The code by file name."""
+    folder = files("refeed.families.language.sampling").joinpath("decode")
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
 
 
 def wanted() -> bool:
@@ -120,17 +122,20 @@ def _processor() -> bytes:
         return f"{platform.machine()} {platform.processor()}".encode()
 
 
-def _compile(compiler: str, code: bytes, path: Path) -> None:
+def compile_to(path: Path, flags: tuple[str, ...] = FLAGS) -> None:
+    """Compile the code into a library at `path`. Raises CalledProcessError with what the compiler said."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed when whole: others may compile at the same time
-        made, text = Path(folder) / "decode.so", Path(folder) / "decode.cpp"
-        text.write_bytes(code)
-        subprocess.run([compiler, *FLAGS, str(text), "-o", str(made)], check=True, capture_output=True)
+        made = Path(folder) / "decode.so"
+        for name, text in sources().items():
+            (Path(folder) / name).write_bytes(text)
+        command = [str(compiler()), *flags, str(Path(folder) / "decode.cpp"), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True)
         os.replace(made, path)
 
 
 def load(path: Path) -> Any:
-    """A compiled `decode.cpp` with the types of its functions."""
+    """The compiled library with the types of its functions."""
     library = ctypes.CDLL(str(path))
     library.refeed_open.restype = ctypes.c_void_p
     library.refeed_open.argtypes = [
