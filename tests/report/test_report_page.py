@@ -122,7 +122,9 @@ def test_nothing_measured_still_makes_a_page(tmp_path):
     made = results()
     nothing = pa.Table.from_pylist([])
     Results(made.study, nothing, nothing, made.outcomes, [], {}).save(tmp_path)
-    assert "nothing finite was measured" in write(tmp_path).read_text()
+    page = write(tmp_path).read_text()
+    assert page.count("nothing finite was measured") == len(made.cases)  # a card for each headline; the rest is one sentence
+    assert "Nothing finite was measured of: " in page
 
 
 def test_curves_draw_every_lineage_theory_and_floor():

@@ -156,6 +156,7 @@ class _Builder:
         results = self.results
         made: list[Html | None] = []
         constant: list[str] = []
+        unmeasured: list[str] = []
         for group in groups(results):
             joined = {case: series.series(results, case) for case in group}
             made += [self.series(case, one) for case, several in joined.items() for one in several]
@@ -164,8 +165,12 @@ class _Builder:
             for quantity in results.quantities(group[0]):
                 if quantity in skipped:
                     continue
+                of = f" ({group[0]})" if len(groups(results)) > 1 else ""
+                if not any(results.lineages(case, policy, quantity) for case in group for policy in results.policies):
+                    unmeasured.append(f"{title(quantity)}{of}")
+                    continue
                 if (value := self.always(group, quantity)) is not None:
-                    constant.append(f"{title(quantity)} {number(value)}{f' ({group[0]})' if len(groups(results)) > 1 else ''}")
+                    constant.append(f"{title(quantity)} {number(value)}{of}")
                     continue
                 drawn = self.curves(group, quantity, Panel(width=200, height=140, bare=True))
                 made.append(tag("section", tag("p", group[0], cls="small"), drawn, cls="card wide" if len(group) > 1 else "card"))
@@ -175,6 +180,8 @@ class _Builder:
             yield tag("div", *made, cls="cards small-multiples")
         if constant:
             yield tag("p", f"The same in every generation and lineage: {', '.join(constant)}.", cls="small")
+        if unmeasured:
+            yield tag("p", f"Nothing finite was measured of: {', '.join(unmeasured)}.", cls="small")
 
     def always(self, cases: list[str], quantity: str) -> float | None:
         """The value that every model of some cases has, where they all have one."""
