@@ -15,7 +15,8 @@ LINEAGES = f"refeed plan scale --flops {RATE} --price {PRICE}"
 RESERVOIR = (
     f"""refeed plan scale --set 'policies=["accumulate","reservoir"]' --set seeds=1 --flops {RATE} --price {PRICE} --devices 1,2"""
 )
-COMMANDS = {"lineages": LINEAGES, "reservoir": RESERVOIR}
+SPREAD = f"refeed plan scale --flops {RATE} --price {PRICE} --set resources.fit.devices=8 --devices 8,64,128"
+COMMANDS = {"lineages": LINEAGES, "reservoir": RESERVOIR, "spread": SPREAD}
 
 PAGE = """# At full size
 
@@ -45,6 +46,18 @@ Every model of generation 1 is fitted once for both policies. Under accumulate t
 dominate, and a lineage of the largest model is the longest chain: beyond some devices more of them gain nothing as long as a fit
 runs on one. With `--engine ray` the planner prints the graph of the steps too, with what each asks for.
 
+## The same, each fit on eight devices
+
+    {spread}
+
+ends in
+
+```
+{spread_output}```
+
+A fit on eight devices is taken to be eight times as fast: the best case, and not measured
+([engines](engines.md#several-devices-in-one-fit)).
+
 ## Accumulate against a reservoir
 
     {reservoir}
@@ -67,6 +80,7 @@ def output(command: str) -> str:
 
 def main() -> None:
     outputs = {f"{name}_output": output(command) for name, command in COMMANDS.items()}
+    outputs["spread_output"] = outputs["spread_output"][outputs["spread_output"].index("Time, ") :]
     print(PAGE.format(rate=RATE, price=PRICE, **COMMANDS, **outputs), end="")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from refeed.core.errors import StudyError
 from refeed.studies import load_study, run
-from refeed.studies.costs import critical_path, makespan, storage, task_costs, task_seconds
+from refeed.studies.costs import critical_path, makespan, storage, task_costs, task_seconds, widths
 from refeed.studies.tasks import Task, plan
 from refeed.workspace import Workspace
 
@@ -44,6 +44,33 @@ def test_schedules_of_chains_and_of_independent_steps():
     assert makespan(diamond, dict.fromkeys(diamond, 1.0), devices=1) == 4
     done = {key: task for key, task in diamond.items() if key != "a"}  # what is not among them is done
     assert makespan(done, dict.fromkeys(done, 1.0), devices=2) == 2
+
+
+def test_a_task_spread_over_devices_takes_them_together():
+    apart = tasks(a="", b="", c="")
+    seconds, wide = {"a": 4.0, "b": 2.0, "c": 1.0}, {"a": 4, "b": 2}
+    assert critical_path(tasks(a="", b="a"), seconds, wide) == 2  # 4/4 + 2/2
+    assert makespan(apart, seconds, devices=4, widths=wide) == 2  # a on all four, then b on two beside c
+    assert makespan(apart, seconds, devices=7, widths=wide) == 1
+    first = tasks(x="", a="", c="")  # x leaves too few devices for a, and c passes it
+    assert makespan(first, {"x": 3.0, "a": 8.0, "c": 1.0}, devices=4, widths={"a": 4}) == 3 + 2
+
+
+def test_fits_are_planned_on_as_many_devices_as_they_ask_for(tmp_path):
+    pytest.importorskip("transformers")
+    grid = ["seeds=1", "generations=2", 'policies=["replace"]']
+    one = plan(load_study("scale", overrides=grid), Workspace(tmp_path / "w"))
+    two = plan(load_study("scale", overrides=[*grid, "resources.fit.devices=2"]), Workspace(tmp_path / "w"))
+    assert list(one.pending) == list(two.pending)  # no part of any identity
+    assert set(widths(two).values()) == {2}
+    assert set(widths(two)) == {key for key, task in two.pending.items() if task.kind == "fit"}
+    assert set(widths(two, devices=1).values()) == {1}
+    seconds = task_seconds(two, Workspace(tmp_path / "w"), task_costs(two), flops=1e14, rates={})
+    assert seconds == task_seconds(one, Workspace(tmp_path / "w"), task_costs(one), flops=1e14, rates={})
+    fits = sum(seconds[key] for key in widths(two))
+    rest = sum(seconds.values()) - fits
+    assert makespan(two.pending, seconds, devices=1, widths=widths(two, devices=1)) == pytest.approx(fits + rest)
+    assert fits / 2 < makespan(two.pending, seconds, devices=2, widths=widths(two)) < fits / 2 + rest
 
 
 def test_the_papers_models_have_its_parameters_and_the_operations_of_their_shapes(tmp_path):

@@ -125,6 +125,10 @@ def test_what_steps_ask_of_the_machine_changes_no_identity(tmp_path):
     asking = replace(study, resources={"fit": Resources(cpus=4)})
     assert asking.digest == study.digest
     assert [arm.turns[-1].model.digest for arm in asking.arms] == [arm.turns[-1].model.digest for arm in study.arms]
+    with pytest.raises(StudyError, match=r"resources\.fit asks for 2 devices, but Slow of case 'toy' trains on one\."):
+        replace(study, resources={"fit": Resources(devices=2)})
+    with pytest.raises(StudyError, match=r"a fit can be spread over devices, but no sample step\."):
+        replace(study, resources={"sample": Resources(devices=2)})
     with pytest.raises(StudyError, match=r"resources\.fit asks for 1000 GPUs, but this machine has"):
         run(replace(study, resources={"fit": Resources(gpus=1000)}), workspace=tmp_path / "w")
     assert not list((tmp_path / "w" / "steps").iterdir())

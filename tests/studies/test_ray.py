@@ -213,7 +213,7 @@ def test_what_cannot_work_is_one_error_before_the_first_step(cluster, tmp_path, 
             run(study, workspace=tmp_path / "w", engine=Ray())
         assert not (tmp_path / "a" / "log").exists()
 
-    refused(r"a fit step asks for 1 processor and 8 GPUs, which no machine", replace(study, resources={"fit": Resources(gpus=8)}))
+    refused(r"a fit step asks for 8 processors and 8 GPUs, which no machine", replace(study, resources={"fit": Resources(gpus=8)}))
     with monkeypatch.context() as patch:
         patch.setattr(elsewhere, "versions", lambda: {"numpy": "1.0"})
         refused(r"runs other versions than this one: numpy .* instead of 1\.0; Python .* instead of nothing")

@@ -99,6 +99,14 @@ def test_printed_scripts_are_those_that_are_submitted(slurm, tmp_path):
         assert text.replace("'", "").replace("python -u", f"{sys.executable} -u") == submitted[title].replace("'", "")
 
 
+def test_a_fit_over_several_devices_asks_for_a_processor_for_each(slurm, tmp_path):
+    store = Workspace(tmp_path / "w")
+    study = replace(kept_study(seeds=(0,), generations=1), resources={"fit": Resources(gpus=4)})
+    printed = dict(Slurm(**QUICK).scripts(plan(study, store), store))
+    assert {"#SBATCH --gpus-per-node=4", "#SBATCH --cpus-per-task=4"} <= set(printed["002-fit"].splitlines())
+    assert "#SBATCH --cpus-per-task=1" in printed["001-draw"]
+
+
 def test_a_job_killed_in_each_kind_of_step_is_submitted_again(slurm, tmp_path):
     study = faulty_study(tmp_path / "a", kill=KINDS, seeds=2, generations=2)
     found = run(study, workspace=tmp_path / "w", engine=Slurm(**QUICK))

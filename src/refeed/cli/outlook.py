@@ -30,7 +30,7 @@ def outlook(
     """All that `show` prints, as data: seconds, bytes and device-hours."""
     from dataclasses import asdict
 
-    from refeed.studies.costs import critical_path, makespan, needs, storage, task_costs, task_seconds
+    from refeed.studies.costs import critical_path, makespan, needs, storage, task_costs, task_seconds, widths
 
     costs = task_costs(plan)
     found: dict[str, Any] = {"graph": list(_graph(plan)) if graph else []}
@@ -43,8 +43,10 @@ def outlook(
     }
     if seconds is not None and plan.pending:
         work = sum(seconds.values())
-        times = {number: makespan(plan.pending, seconds, devices=number) for number in devices}
-        found |= {"seconds": work, "critical_path": critical_path(plan.pending, seconds), "devices": []}
+        times = {number: makespan(plan.pending, seconds, devices=number, widths=widths(plan, devices=number)) for number in devices}
+        wide = widths(plan)
+        found |= {"seconds": work, "spread": max(wide.values(), default=1), "devices": []}
+        found |= {"critical_path": critical_path(plan.pending, seconds, wide)}
         for number, wall in times.items():
             hours = number * wall / 3600
             paid = {"cost": hours * price} if price is not None else {}
@@ -107,9 +109,12 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(
             f"{line['devices']}", _time(line["seconds"]), speed, f"{line['busy']:.0%}", f"{line['device_hours']:,.1f}", cost
         )
-    console.print("\nTime, one step to a device:\n")
+    spread = found["spread"]
+    wide = f", but a fit to {spread} where there are as many, taken to be {spread} times as fast" if spread > 1 else ""
+    console.print(f"\nTime, one step to a device{wide}:\n")
     console.print(table)
-    console.print(f"\nThe longest chain of steps takes {_time(found['critical_path'])}: no number of devices is faster.")
+    limit = "no number of devices is faster" if spread == 1 else f"no number of devices is faster while a fit has {spread}"
+    console.print(f"\nThe longest chain of steps takes {_time(found['critical_path'])}: {limit}.")
 
 
 def _table(*columns: str) -> Table:

@@ -11,7 +11,7 @@ import typer
 from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
 
 Scripts = Annotated[bool, typer.Option("--scripts", help="Print the batch scripts that the engine would submit.")]
-Devices = Annotated[str | None, typer.Option("--devices", help="Time on so many devices, one step each: 1,2,8,64 unless given.")]
+Devices = Annotated[str | None, typer.Option("--devices", help="Time on so many devices: 1,2,8,64 unless given.")]
 Flops = Annotated[float | None, typer.Option("--flops", help="Operations that one device does in a second, as in 4e14.")]
 Calibrate = Annotated[bool, typer.Option("--calibrate", help="Measure that here, for each kind of step; takes about a minute.")]
 Price = Annotated[float | None, typer.Option("--price", help="Of one device for one hour.")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,11 +31,20 @@ def kept_in(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-class Checkpoints:
-    """The last state of the running step: one file, written whole or not at all, its SHA-256 in its name."""
+def folder() -> Path | None:
+    """Where the running step may keep its state; the folder need not exist."""
+    return _folder.get()
 
-    def __init__(self) -> None:
+
+class Checkpoints:
+    """The last state of the running step: a file or a folder, written whole or not at all, its SHA-256 in its name.
+
+    Where several processes do one step, all call `keep`, and one of them (`seals`) gives what they wrote its name.
+    """
+
+    def __init__(self, *, seals: bool = True) -> None:
         self._folder = _folder.get()
+        self._seals = seals
         self._last = time.monotonic()
 
     def newest(self) -> Path | None:
@@ -54,18 +64,37 @@ class Checkpoints:
     def keep(self, number: int, write: Callable[[Path], None]) -> None:
         """Keep what `write(path)` writes as state `number`, in place of those before."""
         assert self._folder is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
-        before = list(self._folder.iterdir())
         working = self._folder / f"{number:012d}.writing"
+        if not self._seals:
+            write(working)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = [*self._folder.glob("*.state"), *self._folder.glob("*.writing")]
+        _remove(working)
         write(working)
-        with working.open("rb") as file:
-            os.fsync(file.fileno())
+        for path in _files(working):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         working.rename(self._folder / f"{number:012d}-{_sha256(working)}.state")
         for path in before:
-            path.unlink(missing_ok=True)
+            _remove(path)
         self._last = time.monotonic()
 
 
+def _files(path: Path) -> list[Path]:
+    """The files of a state: itself, or those in its folder."""
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _sha256(path: Path) -> str:
+    if path.is_dir():
+        return hashlib.sha256("".join(f"{file.name} {_sha256(file)}\n" for file in _files(path)).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

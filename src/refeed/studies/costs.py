@@ -12,6 +12,7 @@ from refeed.core.loop import start
 from refeed.core.loop import turn as advance
 from refeed.core.protocols import Cost, Family
 from refeed.core.steps import Part, Sample, Step
+from refeed.studies import resources
 from refeed.studies.estimate import measured, rated_as, todo
 from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, Task
@@ -93,35 +94,60 @@ def needs(plan: Plan, costs: Mapping[str, Cost | None]) -> list[Need]:
     ]
 
 
-def critical_path(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> float:
-    """The seconds of the longest chain of `tasks`, each coming after those it needs: no number of devices is faster."""
-    ends: dict[str, float] = {}
+def widths(plan: Plan, *, devices: int | None = None) -> dict[str, int]:
+    """Over how many devices each pending task is spread: a fit over as many as it asks for, or all `devices` if there are fewer."""
+    asked = resources.of(plan.study.resources, "fit").spread
+    most = min(asked, devices or asked)
+    learners = {key: plan.study.arms[task.arms[0]].case.learner for key, task in plan.pending.items() if task.kind == "fit"}
+    return {key: most for key, learner in learners.items() if "devices" in learner.provides}
+
+
+def critical_path(tasks: Mapping[str, Task], seconds: Mapping[str, float], widths: Mapping[str, int] | None = None) -> float:
+    """The seconds of the longest chain of `tasks`, each coming after those it needs: no number of devices is faster.
+
+    `seconds` are those on one device; `widths`, over how many each is spread, and by how much it is faster, one unless given.
+    """
+    wide, ends = widths or {}, dict[str, float]()
     for key, task in tasks.items():
-        ends[key] = seconds[key] + max((ends[need] for need in task.after if need in ends), default=0.0)
+        ends[key] = seconds[key] / wide.get(key, 1) + max((ends[need] for need in task.after if need in ends), default=0.0)
     return max(ends.values(), default=0.0)
 
 
-def makespan(tasks: Mapping[str, Task], seconds: Mapping[str, float], *, devices: int) -> float:
-    """The seconds that `tasks` take on `devices` equal devices, one step each, in the plan's order as an engine hands them out."""
+def makespan(
+    tasks: Mapping[str, Task], seconds: Mapping[str, float], *, devices: int, widths: Mapping[str, int] | None = None
+) -> float:
+    """The seconds that `tasks` take on `devices` equal devices, in the plan's order as an engine hands them out.
+
+    A task begins when it is ready and as many devices are free as `widths` says it is spread over, one unless given; one that
+    needs fewer may pass it. On w devices a task takes a w-th of its `seconds`.
+    """
+    wide = widths or {}
     missing = {key: sum(need in tasks for need in task.after) for key, task in tasks.items()}
     behind: dict[str, list[str]] = {}
     for key, task in tasks.items():
         for need in task.after:
             behind.setdefault(need, []).append(key)
     place = {key: number for number, key in enumerate(tasks)}
-    ready = [(place[key], key) for key, waits in missing.items() if not waits]
+    ready = {width: list[tuple[int, str]]() for width in {wide.get(key, 1) for key in tasks}}
+    for key, waits in missing.items():
+        if not waits:
+            heapq.heappush(ready[wide.get(key, 1)], (place[key], key))
     running: list[tuple[float, str]] = []
-    now = 0.0
-    while ready or running:
-        while ready and len(running) < devices:
-            _, key = heapq.heappop(ready)
-            heapq.heappush(running, (now + seconds[key], key))
+    now, free = 0.0, devices
+    while True:
+        while fitting := [(queue[0], width) for width, queue in ready.items() if queue and width <= free]:
+            (_, key), width = min(fitting)
+            heapq.heappop(ready[width])
+            heapq.heappush(running, (now + seconds[key] / width, key))
+            free -= width
+        if not running:
+            return now
         now, ended = heapq.heappop(running)
+        free += wide.get(ended, 1)
         for key in behind.get(ended, ()):
             missing[key] -= 1
             if not missing[key]:
-                heapq.heappush(ready, (place[key], key))
-    return now
+                heapq.heappush(ready[wide.get(key, 1)], (place[key], key))
 
 
 def storage(study: Study) -> Iterator[Storage]:

@@ -31,11 +31,11 @@ def estimate(plan: Plan, store: Workspace) -> list[dict[str, Any]]:
 
 
 def measured(plan: Plan, store: Workspace) -> dict[tuple[str, str], float]:
-    """The median seconds a row of the finished steps, by case and kind."""
+    """The median seconds a row of the finished steps, by case and kind; of a fit over several devices, times their number."""
     found: dict[tuple[str, str], list[float]] = {}
     for case, step in _steps(plan):
         if store.has(step) and (seconds := store.seconds(step)) is not None:
-            found.setdefault((case, rated_as(step.kind)), []).append(seconds / size(step))
+            found.setdefault((case, rated_as(step.kind)), []).append(seconds * store.devices(step) / size(step))
     return {group: statistics.median(values) for group, values in found.items()}
 
 

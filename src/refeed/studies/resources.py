@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from refeed.core.devices import Devices
 from refeed.core.errors import StudyError
 
 KINDS = ("draw", "fit", "sample", "alter", "measure")
@@ -17,13 +18,19 @@ class Resources:
 
     `parts`, of sample alone: into how many steps, side by side, the rows of one model are divided; each asks for as much.
 
-    A share of a GPU, as in `gpus = 0.25`, is understood by the engine ray alone. More than one thread changes the last bits of
-    what is computed in floating point, as it does on any machine.
+    `devices`, of a fit alone: over how many devices of one machine it is spread, each with a process; as many as `gpus` unless
+    given. Without GPUs the devices are processors, shared out among the processes. `sharded`: whether each device holds a part of
+    the weights (FSDP) or all of them (DDP); if left out, a part where all do not fit.
+
+    A share of a GPU, as in `gpus = 0.25`, is understood by the engine ray alone. More than one thread or device changes the last
+    bits of what is computed in floating point, as it does on any machine.
     """
 
     cpus: int = 1
     gpus: float = 0
     parts: int = 1
+    devices: int | None = None
+    sharded: bool | None = None
 
     def __post_init__(self) -> None:
         if self.cpus < 1:
@@ -32,11 +39,35 @@ class Resources:
             raise StudyError(f"a step cannot ask for {self.gpus} GPUs.")
         if self.parts < 1:
             raise StudyError(f"a step has at least one part, not {self.parts}.")
+        if self.devices is not None and self.devices < 1:
+            raise StudyError(f"a fit needs at least one device, not {self.devices}.")
+        if self.devices is not None and self.gpus and self.devices != self.gpus:
+            raise StudyError(
+                f"devices = {self.devices} and gpus = {self.gpus:g} contradict each other.",
+                hint="Each device of a fit is a GPU, where it asks for GPUs: say gpus alone.",
+            )
+        if self.sharded is not None and self.spread < 2:
+            raise StudyError("sharded needs several devices to shard over.", hint="Set devices or gpus to their number, too.")
+
+    @property
+    def spread(self) -> int:
+        """Over how many devices a fit is spread."""
+        return self.devices or max(1, int(self.gpus))
+
+    @property
+    def processors(self) -> int:
+        """The processors to be set apart: at least one for each process."""
+        return max(self.cpus, self.spread)
+
+    @property
+    def granted(self) -> Devices:
+        """What a fit may use."""
+        return Devices(count=self.spread, threads=max(1, self.cpus // self.spread), sharded=self.sharded)
 
     @property
     def described(self) -> str:
         gpus = f" and {self.gpus:g} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
-        return f"{self.cpus} processor{'s' * (self.cpus > 1)}{gpus}"
+        return f"{self.processors} processor{'s' * (self.processors > 1)}{gpus}"
 
 
 def of(resources: Mapping[str, Resources], kind: str) -> Resources:
@@ -53,12 +84,22 @@ def visible_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def refuse_without_gpus(resources: Mapping[str, Resources], *, available: int, where: str) -> None:
-    """One error where a step asks for more GPUs than `available`."""
+def refuse_without_devices(resources: Mapping[str, Resources]) -> None:
+    """One error where a step asks for more GPUs than this machine has; or for more devices, where it has any."""
+    if not any(asked.gpus or asked.spread > 1 for asked in resources.values()):
+        return
+    available = visible_gpus()
     for kind, asked in resources.items():
         if asked.gpus > available:
+            wanted = f"{asked.gpus:g} GPU{'s' * (asked.gpus > 1)}"
             raise StudyError(
-                f"resources.{kind} asks for {asked.gpus:g} GPU{'s' * (asked.gpus > 1)}, but {where} has {available or 'none'}.",
+                f"resources.{kind} asks for {wanted}, but this machine has {available or 'none'}.",
                 hint=f"Type: --set resources.{kind}.gpus={available}",
                 at=f"resources.{kind}.gpus",
+            )
+        if 0 < available < asked.spread:
+            raise StudyError(
+                f"resources.{kind} asks for {asked.spread} devices, but this machine has {available} GPU{'s' * (available > 1)}.",
+                hint=f"Type: --set resources.{kind}.devices={available}, or hide the GPUs: CUDA_VISIBLE_DEVICES= refeed ...",
+                at=f"resources.{kind}.devices",
             )

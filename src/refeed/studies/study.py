@@ -180,7 +180,20 @@ class Study:
                     samplers = sorted({type(case.sampler).__name__ for case in self.cases})
                     what = f"the rows of {' or '.join(samplers)} cannot be drawn in parts"
                 raise StudyError(f"{what}.", hint=f"Leave out resources.{kind}.parts.", at=f"resources.{kind}.parts")
+        self._refuse_unspreadable()
         _ = self.digest  # what cannot be told apart is refused now, not after an hour
+
+    def _refuse_unspreadable(self) -> None:
+        for kind, asked in self.resources.items():
+            if asked.devices in (None, 1) and asked.sharded is None:
+                continue
+            if kind != "fit":
+                raise StudyError(f"a fit can be spread over devices, but no {kind} step.", at=f"resources.{kind}.devices")
+            for case in self.cases:
+                if "devices" not in case.learner.provides:
+                    learner = type(case.learner).__name__
+                    message = f"resources.fit asks for {asked.spread} devices, but {learner} of case {case.name!r} trains on one."
+                    raise StudyError(message, hint="Type: --set resources.fit.devices=1", at="resources.fit.devices")
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from refeed.core.devices import ONE, grant
 from refeed.core.errors import Stopped, WorkspaceError
 from refeed.core.memory import Memory
 from refeed.core.recipes import join
 from refeed.core.steps import Sample, Step
+from refeed.studies import resources
 from refeed.studies.study import Arm, Study
 from refeed.workspace import Workspace
 from refeed.workspace.records import Record
@@ -139,8 +141,10 @@ def perform(task: Task, study: Study, store: Workspace) -> Done:
     if task.kind == "lineages":
         return _perform_lineages(task, study, store)
     (step,) = task.steps(study)
+    granted = resources.of(study.resources, task.kind).granted if task.kind == "fit" else ONE
     try:
-        store.realise(step)
+        with grant(granted):
+            store.realise(step)
     except Stopped as stop:
         return Done(stopped=[_outcome(step, stop, 0.0)])
     except WorkspaceError:

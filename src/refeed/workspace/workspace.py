@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from refeed.core.checkpoints import kept_in
+from refeed.core.devices import granted
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
-from refeed.core.steps import POSITION, Alter, Draw, Measure, Part, Reduce, Sample, Step
+from refeed.core.steps import POSITION, Alter, Draw, Fit, Measure, Part, Reduce, Sample, Step
 from refeed.workspace import artefacts
 from refeed.workspace.audit import audit
 from refeed.workspace.files import MANIFEST, OPENING, plain_errors, publish, seal, verify, write_bytes
@@ -117,6 +118,13 @@ class Workspace:
             return float(json.loads((self.folder(step) / MANIFEST).read_bytes())["seconds"])
         except (OSError, ValueError, KeyError):
             return None
+
+    def devices(self, step: Step) -> int:
+        """Over how many devices `step` was spread; 1 where it is not kept."""
+        try:
+            return int(json.loads((self.folder(step) / MANIFEST).read_bytes()).get("devices", 1))
+        except (OSError, ValueError):
+            return 1
 
     def refresh(self) -> None:
         """Read the records that other processes have written since."""
@@ -219,7 +227,9 @@ class Workspace:
         self._verified.add(step.digest)
 
     def _audited(self, step: Step, value: Any) -> dict[str, Any]:
-        """What the manifest says of the rows that a step made; real ones set what closes a sequence."""
+        """What the manifest says of the rows that a step made; real ones set what closes a sequence. And who made a model."""
+        if isinstance(step, Fit) and granted().count > 1 and "devices" in step.learner.provides:
+            return {"devices": granted().count}  # no part of its identity, and what the last bits depend on
         if isinstance(step, Draw):
             return {"audit": audit(value.train)}
         if isinstance(step, Sample | Alter):

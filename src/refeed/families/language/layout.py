@@ -100,10 +100,25 @@ class TrainingText:
 
     def batches(self, pieces: np.ndarray, *, max_cells: int) -> list[Batch]:
         """The pieces of a step, the longest first, in batches of about `max_cells` tokens: at most a piece more."""
-        pieces = pieces[np.argsort(-self._lengths[pieces], kind="stable")]
+        return [self._batch(part) for part in self._parts_of(self._longest_first(pieces), max_cells)]
+
+    def shares(self, pieces: np.ndarray, number: int) -> list[np.ndarray]:
+        """The pieces of a step dealt out to `number` processes, the longest first, so that all have about as many tokens."""
+        return [self._longest_first(pieces)[first::number] for first in range(number)]
+
+    def num_batches(self, pieces: np.ndarray, *, max_cells: int) -> int:
+        """How many `batches` of these pieces there are."""
+        return len(self._parts_of(self._longest_first(pieces), max_cells)) if len(pieces) else 0
+
+    def num_tokens_of(self, pieces: np.ndarray) -> int:
+        return int(self._lengths[pieces].sum(dtype=np.int64))
+
+    def _longest_first(self, pieces: np.ndarray) -> np.ndarray:
+        return pieces[np.argsort(-self._lengths[pieces], kind="stable")]
+
+    def _parts_of(self, pieces: np.ndarray, max_cells: int) -> list[np.ndarray]:
         before = np.cumsum(self._lengths[pieces], dtype=np.int64) - self._lengths[pieces]
-        parts = np.split(pieces, np.flatnonzero(np.diff(before // max_cells)) + 1)
-        return [self._batch(part) for part in parts]
+        return np.split(pieces, np.flatnonzero(np.diff(before // max_cells)) + 1)
 
     def _batch(self, pieces: np.ndarray) -> Batch:
         groups = by_length(self._lengths[pieces])

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from refeed.core.devices import granted
 from refeed.core.errors import StudyError
 from refeed.core.protocols import Data
 from refeed.core.seeds import Seed
@@ -54,7 +55,7 @@ class Trained(ABC):
     clip: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     curve: int = 0
-    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "pretrained", "steps", "curve"})
+    provides: ClassVar[frozenset[str]] = frozenset({"log_prob", "warm_start", "pretrained", "steps", "curve", "devices"})
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -88,7 +89,8 @@ class Trained(ABC):
             pretrained.refuse_other_tokens(theirs, source.given_tokenizer(), name=start)
 
     def fit(self, data: Data, *, world: LanguageWorld, seed: Seed, start: LanguageModel | None = None) -> LanguageModel:
-        from refeed.families.language.training import train
+        from refeed.families.language.launch import together
+        from refeed.families.language.training import Training, train
 
         text = TrainingText([(stories_of(rows), weight) for rows, weight in data], context=self.context, end=world.tokenizer.end)
         if start is not None:
@@ -97,12 +99,9 @@ class Trained(ABC):
         nets.limit_context(net, self.context)
         model = LanguageModel(net=net, tokenizer=world.tokenizer)
         held_out = stories_of(world.test.take(np.arange(min(CURVE_ROWS, len(world.test)))))
-
-        def loss() -> float:
-            return float(-model.log_prob(held_out).sum() / max(1, len(held_out.values)))
-
-        num_steps, watch = self._num_steps(text, data), loss if self.curve else None
-        curve = train(net, text, learner=self, num_steps=num_steps, seed=seed / "order", watch=watch)
+        num_steps = self._num_steps(text, data)
+        training = Training(model=model, text=text, learner=self, num_steps=num_steps, seed=seed / "order", held_out=held_out)
+        curve = together(training, granted()) if granted().count > 1 else train(training)[0]
         return dataclasses.replace(model, curve=tuple(curve))
 
     def _num_steps(self, text: TrainingText, data: Data) -> int:

@@ -59,6 +59,10 @@ class LanguageModel:
             np.add.at(result, story[batch], np.where(scored, terms_BT, 0.0).sum(axis=1))
         return result
 
+    def nats_a_token(self, stories: Ragged) -> float:
+        """The loss on `stories`: -log p, summed over stories, over their tokens."""
+        return float(-self.log_prob(stories).sum() / max(1, len(stories.values)))
+
     def save(self, folder: Path) -> None:
         """What `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` open."""
         nets.save(self.net, folder)

@@ -12,7 +12,7 @@ N cells; B stories of T cells in a group; H heads of D; V tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +27,13 @@ LONGEST = 640  # beyond, the attention probabilities are not kept
 
 def loss(net: Any, ids: Tensor, targets: Tensor, weights: Tensor, groups: Sequence[Group], *, dtype: torch.dtype) -> Tensor:
     """The weighted sum of nats over all cells: -sum of weight x log p(target). `ids`, `targets`, `weights`: (N,)."""
-    compute = {"gpt2": _gpt2, "llama": _llama}[net.config.model_type] if is_known(net) else None
-    if compute is None:
+    if not is_known(net):
         return _by_its_own_class(net, ids, targets, weights, groups, dtype)
+    return _run(_loss, net, ids, targets, weights, groups, dtype)
+
+
+def _loss(net: Any, ids: Tensor, targets: Tensor, weights: Tensor, groups: Sequence[Group], dtype: torch.dtype) -> Tensor:
+    compute = {"gpt2": _gpt2, "llama": _llama}[net.config.model_type]
     positions = torch.cat([torch.arange(length, device=ids.device).repeat(stories) for _, stories, length in groups])
     hidden_NE = compute(net, ids, positions, groups, dtype)
     return _NatsOfLogits.apply(hidden_NE.to(dtype), net.lm_head.weight.to(dtype), targets, weights)
@@ -50,38 +54,55 @@ def is_known(net: Any) -> bool:
     return False
 
 
+def _run(compute: Callable[..., Tensor], part: Any, *arguments: Any) -> Tensor:
+    """compute(part, *arguments), `part` being the network or one of its blocks.
+
+    Where weights are sharded over processes (`distributed.py`) a part has a method `packed`, which gathers its own meanwhile.
+    """
+    gathered = getattr(part, "packed", None)
+    return compute(part, *arguments) if gathered is None else gathered(compute, *arguments)
+
+
 def _gpt2(net: Any, ids: Tensor, positions: Tensor, groups: Sequence[Group], dtype: torch.dtype) -> Tensor:
     body = net.transformer
-
-    def linear(x: Tensor, layer: Any) -> Tensor:
-        return torch.addmm(layer.bias.to(dtype), x, layer.weight.to(dtype))
-
     x_NE = functional.embedding(ids, body.wte.weight) + functional.embedding(positions, body.wpe.weight)
     for block in body.h:
-        qkv = linear(block.ln_1(x_NE).to(dtype), block.attn.c_attn)
-        x_NE = x_NE + linear(_attention(qkv, groups, net.config.n_head, None, None), block.attn.c_proj)
-        hidden = functional.gelu(linear(block.ln_2(x_NE).to(dtype), block.mlp.c_fc), approximate="tanh")
-        x_NE = x_NE + linear(hidden, block.mlp.c_proj)
+        x_NE = _run(_gpt2_block, block, x_NE, groups, net.config.n_head, dtype)
     return body.ln_f(x_NE)
 
 
-def _llama(net: Any, ids: Tensor, positions: Tensor, groups: Sequence[Group], dtype: torch.dtype) -> Tensor:
-    body, num_heads = net.model, net.config.num_attention_heads
-
+def _gpt2_block(block: Any, x_NE: Tensor, groups: Sequence[Group], num_heads: int, dtype: torch.dtype) -> Tensor:
     def linear(x: Tensor, layer: Any) -> Tensor:
-        return functional.linear(x, layer.weight.to(dtype))
+        return torch.addmm(layer.bias.to(dtype), x, layer.weight.to(dtype))
 
+    qkv = linear(block.ln_1(x_NE).to(dtype), block.attn.c_attn)
+    x_NE = x_NE + linear(_attention(qkv, groups, num_heads, None, None), block.attn.c_proj)
+    hidden = functional.gelu(linear(block.ln_2(x_NE).to(dtype), block.mlp.c_fc), approximate="tanh")
+    return x_NE + linear(hidden, block.mlp.c_proj)
+
+
+def _llama(net: Any, ids: Tensor, positions: Tensor, groups: Sequence[Group], dtype: torch.dtype) -> Tensor:
+    body = net.model
     angles_TD = torch.outer(torch.arange(int(positions.max()) + 1, device=ids.device), body.rotary_emb.inv_freq.float())
     cos, sin = angles_TD.cos().to(dtype), angles_TD.sin().to(dtype)
     x_NE = functional.embedding(ids, body.embed_tokens.weight)
     for block in body.layers:
-        h = _rms(x_NE, block.input_layernorm).to(dtype)
-        attention = block.self_attn
-        qkv = torch.cat([linear(h, attention.q_proj), linear(h, attention.k_proj), linear(h, attention.v_proj)], dim=1)
-        x_NE = x_NE + linear(_attention(qkv, groups, num_heads, cos, sin), attention.o_proj)
-        h = _rms(x_NE, block.post_attention_layernorm).to(dtype)
-        x_NE = x_NE + linear(functional.silu(linear(h, block.mlp.gate_proj)) * linear(h, block.mlp.up_proj), block.mlp.down_proj)
+        x_NE = _run(_llama_block, block, x_NE, groups, net.config.num_attention_heads, cos, sin, dtype)
     return _rms(x_NE, body.norm)
+
+
+def _llama_block(
+    block: Any, x_NE: Tensor, groups: Sequence[Group], num_heads: int, cos: Tensor, sin: Tensor, dtype: torch.dtype
+) -> Tensor:
+    def linear(x: Tensor, layer: Any) -> Tensor:
+        return functional.linear(x, layer.weight.to(dtype))
+
+    h = _rms(x_NE, block.input_layernorm).to(dtype)
+    attention = block.self_attn
+    qkv = torch.cat([linear(h, attention.q_proj), linear(h, attention.k_proj), linear(h, attention.v_proj)], dim=1)
+    x_NE = x_NE + linear(_attention(qkv, groups, num_heads, cos, sin), attention.o_proj)
+    h = _rms(x_NE, block.post_attention_layernorm).to(dtype)
+    return x_NE + linear(functional.silu(linear(h, block.mlp.gate_proj)) * linear(h, block.mlp.up_proj), block.mlp.down_proj)
 
 
 def _rms(x: Tensor, norm: Any) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +16,12 @@ from torch import Tensor
 from refeed.core import progress
 from refeed.core.checkpoints import Checkpoints
 from refeed.core.errors import Stopped
+from refeed.core.rows import Ragged
 from refeed.core.seeds import Seed
-from refeed.families.language import packed_nets
+from refeed.families.language import state
+from refeed.families.language.distributed import Alone, Ranks
 from refeed.families.language.layout import Batch, TrainingText
+from refeed.families.language.model import LanguageModel
 
 if TYPE_CHECKING:
     from refeed.families.language.learner import Trained
@@ -34,62 +35,80 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(
-    net: Any,
-    text: TrainingText,
-    *,
-    learner: Trained,
-    num_steps: int,
-    seed: Seed,
-    watch: Callable[[], float] | None = None,
-) -> list[float]:
-    """Train `net` in place for `num_steps` steps over `text`, by what `learner` says.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """One fit: `model`'s network is trained for `num_steps` steps over `text`, by what `learner` says.
 
-    Returns what `watch()` said after each of `learner.curve` equal shares of the steps.
+    `held_out`: the stories on which the loss is noted after each of `learner.curve` equal shares of the steps.
     """
+
+    model: LanguageModel
+    text: TrainingText
+    learner: Trained
+    num_steps: int
+    seed: Seed
+    held_out: Ragged
+
+
+ALONE = Alone()
+
+
+def train(training: Training, ranks: Ranks = ALONE) -> tuple[list[float], dict[str, Tensor]]:
+    """Train the network in place; returns its learning curve, and (in the first of several processes) its weights."""
+    net, learner, num_steps = training.model.net, training.learner, training.num_steps
     where = device()
-    net.to(where).train()
     dtype = _checked(learner.precision, where)
+    ranks.place(net, where)
+    net.train()
     optimizer = _adamw(net, learner)
-    checkpoints, gauge = Checkpoints(), _Gauge(net, dtype)
-    first, curve = _resume(net, optimizer, checkpoints)
-    watched = {round(num_steps * point / learner.curve) for point in range(1, learner.curve + 1)} if watch else set()
-    steps = text.steps(num_steps, batch_tokens=learner.batch_tokens, batch_stories=learner.batch_stories, seed=seed, first=first)
-    for step, pieces in enumerate(steps, start=first):
+    checkpoints, gauge = Checkpoints(seals=ranks.rank == 0), _Gauge(net, dtype, ranks.size)
+    path, first, curve = checkpoints.newest(), 0, list[float]()
+    if path is not None:
+        first, curve = state.load(net, optimizer, path, points=learner.curve)
+    watched = {round(num_steps * point / learner.curve) for point in range(1, learner.curve + 1)}
+    options = {"batch_tokens": learner.batch_tokens, "batch_stories": learner.batch_stories, "seed": training.seed}
+    for step, pieces in enumerate(training.text.steps(num_steps, **options, first=first), start=first):  # type: ignore[arg-type]
         rate = learner.learning_rate * schedule(step, num_steps, warm_up=learner.warm_up, shape=learner.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batches = text.batches(pieces, max_cells=learner.micro_tokens)
-        loss = gradients(net, batches, dtype=dtype)
-        if not math.isfinite(value := loss.item()):
+        num_tokens = training.text.num_tokens_of(pieces)
+        batches = ranks.batches(training.text, pieces, max_cells=learner.micro_tokens)
+        loss = gradients(net, batches, dtype=dtype, num_tokens=num_tokens, ranks=ranks)
+        value, due = ranks.total(loss.item(), checkpoints.due and ranks.rank == 0)
+        if not math.isfinite(value):
             raise Stopped("diverged", f"the training loss became {value} at step {step + 1} of {num_steps}")
         torch.nn.utils.clip_grad_norm_(net.parameters(), learner.clip)
         optimizer.step()
         optimizer.zero_grad()
-        progress.tick(step + 1, num_steps, "steps", gauge.read(value, batches) if progress.heard() else "")
-        if watch is not None and step + 1 in watched:
+        progress.tick(step + 1, num_steps, "steps", gauge.read(value, num_tokens, batches) if progress.heard() else "")
+        if step + 1 in watched:
             net.eval()
-            curve.append(watch())
+            curve.append(ranks.held_out_loss(training.model, training.held_out))
             net.train()
-        if checkpoints.due and step + 1 < num_steps:
-            checkpoints.keep(step + 1, lambda path, done=step + 1: _save(net, optimizer, done, curve, path))  # type: ignore[misc]
-    net.to("cpu").eval()
-    if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
+        if due and step + 1 < num_steps:
+            checkpoints.keep(step + 1, partial(state.save, net, optimizer, done=step + 1, curve=curve, points=learner.curve))
+    net.eval()
+    weights = ranks.weights(net)
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise Stopped("non-finite", "the fitted weights hold NaN or infinite values")
-    return curve
+    return curve, weights
 
 
-def gradients(net: Any, batches: Sequence[Batch], *, dtype: torch.dtype) -> Tensor:
-    """Add the gradient of the mean nats a token over all `batches` to the parameters'; returns that mean."""
-    num_tokens = sum(batch.num_tokens for batch in batches)
+def gradients(
+    net: Any, batches: Sequence[Batch], *, dtype: torch.dtype, num_tokens: int | None = None, ranks: Ranks = ALONE
+) -> Tensor:
+    """Add the gradient of the mean nats a token over all `batches` to the parameters'; returns that mean.
+
+    Where other processes have batches of the same step, `num_tokens` counts the tokens of all; this one's part is returned.
+    """
+    num_tokens = num_tokens or sum(batch.num_tokens for batch in batches)
     total = torch.zeros((), device=net.device)
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         inputs, targets, weights = (
             torch.from_numpy(array).to(net.device, non_blocking=True) for array in (batch.inputs, batch.targets, batch.weights)
         )
-        loss = packed_nets.loss(net, inputs, targets, weights / num_tokens, batch.groups, dtype=dtype)
-        loss.backward()
-        total += loss.detach()
+        last = number == len(batches)
+        total += ranks.learn(net, inputs, targets, weights / num_tokens, batch.groups, dtype=dtype, last=last)
     return total
 
 
@@ -119,56 +138,25 @@ def _checked(precision: str, where: torch.device) -> torch.dtype:
     return DTYPES[precision]
 
 
-def _save(net: Any, optimizer: torch.optim.AdamW, done: int, curve: list[float], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    for number, parameter in enumerate(net.parameters()):
-        state = optimizer.state[parameter]
-        tensors |= {f"{number}.value": parameter.data, f"{number}.mean": state["exp_avg"], f"{number}.square": state["exp_avg_sq"]}
-    about = {"steps": str(done), "curve": json.dumps(curve)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=about)
-
-
-def _resume(net: Any, optimizer: torch.optim.AdamW, checkpoints: Checkpoints) -> tuple[int, list[float]]:
-    """Put back the state that an interrupted fit kept; returns how many steps it had done, and its curve so far."""
-    from safetensors import safe_open
-
-    path = checkpoints.newest()
-    if path is None:
-        return 0, []
-    with safe_open(path, framework="pt", device=str(net.device)) as kept:
-        about = kept.metadata()
-        done, curve = int(about["steps"]), json.loads(about["curve"])
-        for number, parameter in enumerate(net.parameters()):
-            parameter.data.copy_(kept.get_tensor(f"{number}.value"))
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(done), device=parameter.device),
-                "exp_avg": kept.get_tensor(f"{number}.mean"),
-                "exp_avg_sq": kept.get_tensor(f"{number}.square"),
-            }
-    return done, curve
-
-
 @dataclass
 class _Gauge:
     """Loss, tokens a second, and model-FLOP utilisation: what the model's products took over what this machine multiplies at."""
 
     net: Any
     dtype: torch.dtype
+    num_devices: int
     _seen: float = field(default_factory=time.perf_counter)
     _rate: float = 0.0
 
-    def read(self, loss: float, batches: Sequence[Batch]) -> str:
+    def read(self, loss: float, num_tokens: int, batches: Sequence[Batch]) -> str:
+        """Of a step of `num_tokens`, of which `batches` are this process's share."""
         now = time.perf_counter()
         seconds, self._seen = now - self._seen, now
-        num_tokens = sum(batch.num_tokens for batch in batches)
+        own = sum(batch.num_tokens for batch in batches)
         squares = sum(stories * length**2 for batch in batches for _, stories, length in batch.groups)
-        flops = (
-            6 * num_weights(self.net) * num_tokens + 6 * self.net.config.num_hidden_layers * self.net.config.hidden_size * squares
-        )
+        flops = 6 * num_weights(self.net) * own + 6 * self.net.config.num_hidden_layers * self.net.config.hidden_size * squares
         self._rate = 0.9 * self._rate + 0.1 * num_tokens / seconds if self._rate else num_tokens / seconds
-        used = flops / num_tokens * self._rate / measured_flops(self.dtype, self.net.device)
+        used = flops / max(own, 1) * self._rate / self.num_devices / measured_flops(self.dtype, self.net.device)
         return f"loss {loss:.3f}, {self._rate:,.0f} tokens/s, {used:.0%} MFU"
 
 

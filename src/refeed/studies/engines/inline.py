@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from refeed.studies.engines.base import Listener, Queue, perform_and_tell
-from refeed.studies.resources import refuse_without_gpus, visible_gpus
+from refeed.studies.resources import refuse_without_devices
 from refeed.studies.tasks import Plan
 from refeed.workspace import Workspace
 
@@ -18,8 +18,7 @@ class Inline:
     name: ClassVar[str] = "inline"
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        if any(asked.gpus for asked in plan.study.resources.values()):
-            refuse_without_gpus(plan.study.resources, available=visible_gpus(), where="this machine")
+        refuse_without_devices(plan.study.resources)
         queue = Queue(plan)
         while (task := queue.next()) is not None:
             event = perform_and_tell(task, plan.study, workspace, listener)

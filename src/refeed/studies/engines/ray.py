@@ -215,7 +215,7 @@ def _node(ray: Any, identity: str, *, soft: bool) -> Any:
 
 def _options(need: Resources) -> dict[str, Any]:
     """What Ray is told of a task."""
-    return {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 0, "runtime_env": {"env_vars": threads(need.cpus)}}
+    return {"num_cpus": need.processors, "num_gpus": need.gpus, "max_retries": 0, "runtime_env": {"env_vars": threads(need.cpus)}}
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -229,7 +229,7 @@ def _refuse_unfit(ray: Any, asked: dict[str, Resources]) -> None:
     """A step that no single machine of the cluster could take would wait for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, need in asked.items():
-        if not any(node.get("CPU", 0) >= need.cpus and node.get("GPU", 0) >= need.gpus for node in nodes):
+        if not any(node.get("CPU", 0) >= need.processors and node.get("GPU", 0) >= need.gpus for node in nodes):
             cpus, gpus = (max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU"))
             raise EngineError(
                 f"a {kind} step asks for {need.described}, which no machine of the Ray cluster has "

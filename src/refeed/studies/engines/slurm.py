@@ -113,7 +113,7 @@ class Slurm:
         given = {
             "name": f"refeed-{plan.study.name}-{array.title}",
             "timeout_min": self.minutes,
-            "cpus_per_task": asked.cpus,
+            "cpus_per_task": asked.processors,
             "gpus_per_node": int(asked.gpus) or None,
             "mem_gb": self.memory_gb,
             "slurm_partition": self.partition,
