@@ -27,7 +27,7 @@ from refeed.core.errors import Stopped
 from refeed.families.language.sampling.draws import Finished, Job
 from refeed.families.language.sampling.network import Layer, Network
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-pthread", "-shared", "-fPIC")
+FLAGS = ("-O2", "-march=native", "-std=c++17", "-pthread", "-shared", "-fPIC")
 F32, I32, I64, F64 = ctypes.POINTER(ctypes.c_float), ctypes.c_int32, ctypes.c_int64, ctypes.c_double
 TENSORS = ("tokens", "positions", "rotary", "norm", "norm_bias", "head")
 MATRICES = [name for name in Layer.__dataclass_fields__ if name != "scale"]
