@@ -202,6 +202,18 @@ def test_two_engines_at_once_on_one_workspace_do_no_step_twice_whatever_their_cl
     assert not list(Path(workspace).glob("damaged/*")) + list(Path(workspace).glob("tmp/*"))
 
 
+@pytest.mark.slow
+def test_workers_share_a_workspace_at_a_url(cluster, tmp_path):
+    pytest.importorskip("fsspec")
+    study = faulty_study(tmp_path / "a", seeds=2, generations=2, kill=("fit",))
+    found = run(study, workspace=f"file://{tmp_path}/w", engine=Ray())
+    assert found.scores.equals(inline_scores(tmp_path, seeds=2, generations=2))
+    assert [(step.split()[0], times) for step, times in repeated(tmp_path / "a").items()] == [("fit", 2)]
+    assert not list((tmp_path / "w").glob("claims/*/*")) + list((tmp_path / "w").glob("tmp/*/*"))
+    with pytest.raises(EngineError, match=r"does not see the workspace memory://"):
+        run(faulty_study(tmp_path / "b", seeds=1, generations=1), workspace="memory://w", engine=Ray())
+
+
 def test_what_cannot_work_is_one_error_before_the_first_step(cluster, tmp_path, monkeypatch):
     from refeed.studies.engines import elsewhere
     from refeed.studies.engines import ray as engine

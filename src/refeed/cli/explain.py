@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refeed.cli.options import Json, WorkspacePath
+from refeed.cli.options import RUNS, Json, WorkspaceAt, folder_of
 
 if TYPE_CHECKING:
     from refeed.core.rows import Rows
@@ -21,7 +20,7 @@ def explain(
     shard: Annotated[
         str | None, typer.Argument(metavar="SHARD[:ROW]", help="The first digits of a digest; a row counts from 0. None: list.")
     ] = None,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     depth: Annotated[int, typer.Option("--depth", min=0, help="How many models deep the tree goes; 0: all of them.")] = 6,
     json_output: Json = False,
 ) -> None:
@@ -29,7 +28,7 @@ def explain(
     from refeed.core.errors import UserError
     from refeed.workspace.provenance import Provenance, as_json, given, tree
 
-    provenance = Provenance(workspace)
+    provenance = Provenance(folder_of(workspace, "explain"))
     if shard is None:
         _list(provenance, json_output=json_output)
         return

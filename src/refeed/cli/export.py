@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refeed.cli.options import Json, Overrides, ScaleOption, StudyName, WorkspacePath
+from refeed.cli.options import RUNS, Json, Overrides, ScaleOption, StudyName, WorkspaceAt
 
 
 def export(
@@ -19,7 +19,7 @@ def export(
     seed: Annotated[int | None, typer.Option("--seed", help="Which lineage; the first if left out.")] = None,
     generation: Annotated[int | None, typer.Option("--generation", help="Whose training set; the last if left out.")] = None,
     overrides: Overrides = None,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     scale: ScaleOption = None,
     json_output: Json = False,
 ) -> None:
@@ -27,11 +27,11 @@ def export(
     from refeed.studies import load_study
     from refeed.studies.export import export as write
     from refeed.studies.export import pick
-    from refeed.workspace import Workspace
+    from refeed.workspace import open_workspace
 
     chosen = load_study(study, overrides=overrides or [], scale=scale.value if scale is not None else None)
     arm, turn = pick(chosen, case=case, policy=policy, seed=seed, generation=generation)
-    about = write(chosen, Workspace(workspace), arm, turn, to)
+    about = write(chosen, open_workspace(workspace), arm, turn, to)
     if json_output:
         print(json.dumps(about | {"folder": str(to)}))
         return

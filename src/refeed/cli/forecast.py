@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refeed.cli.options import Json, WorkspacePath
+from refeed.cli.options import RUNS, Json, WorkspaceAt
 from refeed.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def forecast(
         bool, typer.Option("--check", help="Forecast the known end of a finished study's lineages: do the intervals cover?")
     ] = False,
     lineages: Annotated[int, typer.Option("--lineages", min=1, help="With --check: at most so many of a case and policy.")] = 60,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     json_output: Json = False,
 ) -> None:
     """Forecast a loss curve with intervals, and the chances of collapse, plateau and improvement."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refeed.cli.options import Json, WorkspacePath
+from refeed.cli.options import RUNS, Json, WorkspaceAt, folder_of
 
 if TYPE_CHECKING:
     from refeed.workspace.garbage import Findings
 
 
 def gc(
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
     unrecorded: Annotated[
         bool, typer.Option("--unrecorded", help="Also what only killed runs, and runs from Python without results, need.")
@@ -28,12 +27,13 @@ def gc(
     from refeed.workspace.files import plain_errors
     from refeed.workspace.garbage import collect, find
 
-    if not (workspace / "refeed.json").is_file():
+    folder = folder_of(workspace, "gc")
+    if not (folder / "refeed.json").is_file():
         raise UserError(
             f"{workspace} is not a refeed workspace (there is no refeed.json).", hint="Type: refeed gc --workspace FOLDER"
         )
-    store = Workspace(workspace)
-    with plain_errors("freeing steps", workspace):
+    store = Workspace(folder)
+    with plain_errors("freeing steps", folder):
         found = collect(store, unrecorded=unrecorded) if yes else find(store, unrecorded=unrecorded)
     if json_output:
         print(json.dumps(_as_json(found) | {"freed": yes}))

@@ -13,8 +13,23 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study. May be repeated."),
 ]
-WorkspacePath = Annotated[Path, typer.Option("--workspace", help="The folder where steps and results are kept.")]
+RUNS = "runs"
+WorkspaceAt = Annotated[
+    str,
+    typer.Option("--workspace", metavar="FOLDER|URL", help="Where steps and results are kept: a folder, or as s3://bucket/prefix."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+
+
+def folder_of(workspace: str, verb: str) -> Path:
+    """The folder of a workspace, for a verb that works on folders alone."""
+    from refeed.core.errors import UserError
+    from refeed.workspace.objects import is_url
+
+    if is_url(workspace):
+        message = f"refeed {verb} works on a folder of this machine, and {workspace} is none."
+        raise UserError(message, hint="With a URL work: run, plan, show, report, export, forecast.")
+    return Path(workspace)
 
 
 class Scale(StrEnum):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspacePath
+from refeed.cli.options import RUNS, EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspaceAt
 
 Scripts = Annotated[bool, typer.Option("--scripts", help="Print the batch scripts that the engine would submit.")]
 Devices = Annotated[str | None, typer.Option("--devices", help="Time on so many devices: 1,2,8,64 unless given.")]
@@ -20,7 +19,7 @@ Price = Annotated[float | None, typer.Option("--price", help="Of one device for 
 def plan(
     study: StudyName,
     overrides: Overrides = None,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     scale: ScaleOption = None,
     engine: EngineOption = None,
     scripts: Scripts = False,
@@ -38,11 +37,11 @@ def plan(
     from refeed.studies.engines import build_engine
     from refeed.studies.estimate import estimate
     from refeed.studies.tasks import plan as make_plan
-    from refeed.workspace import Workspace
+    from refeed.workspace import open_workspace
 
     how, rest = build_engine(engine, overrides or [])
     chosen = load_study(study, overrides=rest, scale=scale.value if isinstance(scale, Scale) else scale)
-    store = Workspace(workspace)
+    store = open_workspace(workspace)
     todo = make_plan(chosen, store)
     if scripts:
         if not hasattr(how, "scripts"):

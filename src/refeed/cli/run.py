@@ -11,10 +11,10 @@ from typing import Any
 
 import typer
 
-from refeed.cli.options import EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, Workers, WorkspacePath
+from refeed.cli.options import RUNS, EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, Workers, WorkspaceAt
 
 
-def demo(workspace: WorkspacePath = Path("runs"), workers: Workers = 2, json_output: Json = False) -> None:
+def demo(workspace: WorkspaceAt = RUNS, workers: Workers = 2, json_output: Json = False) -> None:
     """Answer the paper's question on embedded data: replace against accumulate, in under three minutes."""
     run("demo", None, workspace, None, None, workers, json_output)
 
@@ -22,7 +22,7 @@ def demo(workspace: WorkspacePath = Path("runs"), workers: Workers = 2, json_out
 def run(
     study: StudyName,
     overrides: Overrides = None,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     scale: ScaleOption = None,
     engine: EngineOption = None,
     workers: Workers = None,
@@ -34,12 +34,12 @@ def run(
     from refeed.studies import engines, load_study
     from refeed.studies.run import results_folder
     from refeed.studies.run import run as run_study
-    from refeed.workspace import Workspace
+    from refeed.workspace import open_workspace
     from refeed.workspace.files import plain_errors
 
     how, rest = engines.build_engine(engine, overrides or [], workers=workers)
     chosen = load_study(study, overrides=rest, scale=scale.value if isinstance(scale, Scale) else scale)
-    store = Workspace(workspace)
+    store = open_workspace(workspace)
     command = shlex.join(["refeed", *sys.argv[1:]])
     with Display(quiet=json_output) as display:
         results = run_study(chosen, workspace=store, engine=how, listener=display.event, on_plan=display.plan, command=command)
@@ -50,7 +50,10 @@ def run(
     folder = results_folder(store, chosen, plain)
     with plain_errors("writing the results", store.path):
         results.save(folder)
-        finish(results, folder, json_output=json_output)
+        try:
+            finish(results, folder, json_output=json_output)
+        finally:
+            store.share(folder)
 
 
 def finish(results: Any, folder: Path, *, json_output: bool) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from refeed.cli.options import Json, WorkspacePath
+from refeed.cli.options import RUNS, Json, WorkspaceAt
 
 
 def show(
     study: Annotated[str | None, typer.Argument(help="A study of the workspace; without it, all are listed.")] = None,
-    workspace: WorkspacePath = Path("runs"),
+    workspace: WorkspaceAt = RUNS,
     ledger: Annotated[
         bool, typer.Option("--ledger", help="What every generation was trained on, by origin, and its cost.")
     ] = False,
@@ -41,13 +41,22 @@ def show(
         print_summary(results)
 
 
-def finished(workspace: Path) -> dict[str, Path]:
-    """The result folders of a workspace by name."""
-    folders = sorted((workspace / "studies").glob("*/study.json")) if workspace.is_dir() else []
+def finished(workspace: str) -> dict[str, Path]:
+    """The result folders of a workspace by name; those of one at a URL are brought here first."""
+    from refeed.workspace.objects import is_url
+
+    path = Path(workspace)
+    if is_url(workspace):
+        from refeed.workspace import RemoteWorkspace
+
+        store = RemoteWorkspace(workspace)
+        store.bring_results()
+        path = store.path
+    folders = sorted((path / "studies").glob("*/study.json")) if path.is_dir() else []
     return {path.parent.name: path.parent for path in folders}
 
 
-def pick(study: str, found: dict[str, Path], workspace: Path) -> Path:
+def pick(study: str, found: dict[str, Path], workspace: str) -> Path:
     from refeed.catalogue import did_you_mean
     from refeed.core.errors import StudyError
 

@@ -64,6 +64,7 @@ def export(study: Study, store: Workspace, arm: Arm, turn: Turn, folder: Path) -
     with plain_errors("exporting", folder.absolute().parent):
         try:
             (temporary / "data").mkdir(parents=True)
+            store.bring([turn.model.draw, *(part.shard.step for part in turn.train)])
             columns = _write(arm, turn, store, temporary / DATA)
             steps = {step.digest: describe(step) for step in _ancestors(turn.model)}
             (temporary / "provenance.json").write_text(json.dumps(steps, indent=1), encoding="utf-8")

@@ -5,7 +5,6 @@ One seed a policy.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -21,7 +20,6 @@ from refeed.core.shards import Part, Pool, Shard
 from refeed.core.steps import POSITION
 from refeed.studies.study import Study
 from refeed.workspace import Workspace
-from refeed.workspace.files import MANIFEST
 from refeed.workspace.shards import shard_file, tables
 
 PROMPT = "prompt_tokens"  # the column in which a sampler says how many first tokens of a row it took from a real one
@@ -85,9 +83,8 @@ def _bytes(pool: Pool, store: Workspace) -> int | None:
 
 def _size(shard: Shard, store: Workspace) -> int | None:
     try:
-        outputs = json.loads((store.folder(shard.step) / MANIFEST).read_bytes())["outputs"]
-        return int(outputs[_file(shard, store).name]["bytes"])
-    except (OSError, ValueError, KeyError):
+        return int((store.manifest(shard.step) or {})["outputs"][_file(shard, store).name]["bytes"])
+    except KeyError:
         return None
 
 

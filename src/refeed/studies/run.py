@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refeed.core.errors import StudyError
-from refeed.core.steps import Measure, Part
+from refeed.core.steps import Fit, Measure, Part, Step
 from refeed.studies.collect import collect
 from refeed.studies.engines import Engine, Event, inline
 from refeed.studies.environment import environment
 from refeed.studies.retention import retain
 from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, plan
-from refeed.workspace import Workspace
+from refeed.workspace import Workspace, open_workspace
 from refeed.workspace.garbage import note_needs
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ def run(
                 return run(study, workspace=store, engine=engine, listener=listener, on_plan=on_plan, command=command)
             finally:
                 store.locks.close()
-    store = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    store = workspace if isinstance(workspace, Workspace) else open_workspace(workspace)
     for case in study.cases:
         if hasattr(case.source, "only_planned"):
             raise StudyError(case.source.only_planned, hint="Name a source that is there, with --set source.kind=...")
+    if study.rows == "needed" and not store.trims:
+        message = f"rows = 'needed' frees rows of a folder as it goes, which is not done at {store.address}."
+        raise StudyError(message, hint="Type: --set rows=all, or choose a folder with --workspace FOLDER.", at="rows")
     started, clock = datetime.now(UTC), time.perf_counter()
     note: dict[str, Any] = {"study": study.name, "digest": study.digest, "steps": _kept_steps(study)}
     note_needs(store, **note, done=False)
@@ -75,7 +78,14 @@ def run(
         "study_digest": study.digest,
         "errors": ledger.errors,
     }
+    store.bring(_shown_steps(study))
     return collect(study, store, about)
+
+
+def _shown_steps(study: Study) -> Iterator[Step]:
+    """The steps whose rows are looked at for the results: those of the first lineage of each case and policy."""
+    arms = (arm for arm in study.arms if arm.seed == study.seeds[0] and not arm.lineage.source.rebuilds)
+    return (step for arm in arms for turn in arm.turns for step in turn.steps if not isinstance(step, Part | Fit))
 
 
 def _kept_steps(study: Study) -> list[str]:

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Workspace:
     Safe to kill at any moment, and to use from several processes at once.
     """
 
+    trims: ClassVar[bool] = True  # whether rows that are not needed any more can be freed
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with plain_errors(OPENING, self.path):
@@ -92,6 +94,11 @@ class Workspace:
                 "Use the version that wrote it, or choose another folder with --workspace FOLDER.",
             )
 
+    @property
+    def address(self) -> str:
+        """What another process opens this workspace by."""
+        return str(self.path.absolute())
+
     # What is known -------------------------------------------------------------------------------------------------------------
 
     def has(self, step: Step) -> bool:
@@ -114,10 +121,18 @@ class Workspace:
         """How long `step` took, its parts included; None where it is not kept."""
         if step.digest in self.records:
             return self.records[step.digest].seconds
+        return (self.manifest(step) or {}).get("seconds")
+
+    def manifest(self, step: Step) -> dict[str, Any] | None:
+        """What is written down about `step`; None where it is not kept."""
         try:
-            return float(json.loads((self.folder(step) / MANIFEST).read_bytes())["seconds"])
-        except (OSError, ValueError, KeyError):
+            found = json.loads((self.folder(step) / MANIFEST).read_bytes())
+        except (OSError, ValueError):
             return None
+        return found if isinstance(found, dict) else None
+
+    def bring(self, steps: Iterable[Step]) -> None:
+        """Have the files of those of `steps` that are done in their folders: here they always are."""
 
     def devices(self, step: Step) -> int:
         """Over how many devices `step` was spread; 1 where it is not kept."""
@@ -207,24 +222,34 @@ class Workspace:
         if isinstance(step, Measure):
             self.record([Record(digest=step.digest, kind=step.kind, seconds=seconds, values=value)])
         else:
-            self._store(step, value, seconds)
+            value = self._store(step, value, seconds)
         for folder in (partial, *(partial.parent.glob(f"{step.digest}.*") if isinstance(step, Sample) else ())):
             shutil.rmtree(folder, ignore_errors=True)
         return value
 
-    def _store(self, step: Step, value: Any, seconds: float) -> None:
-        temporary = self.path / "tmp" / f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:12]}"
+    def temporary(self) -> Path:
+        """A new name in tmp/, which says whose it is."""
+        return self.path / "tmp" / f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:12]}"
+
+    def _store(self, step: Step, value: Any, seconds: float) -> Any:
+        temporary = self.temporary()
         with plain_errors(f"writing the result of a {step.kind} step", self.path):
             temporary.mkdir(parents=True)
             try:
                 artefacts.write(step, value, temporary)
                 about = artefacts.describe(step) | self._audited(step, value)
                 seal(temporary, {"format": FORMAT, "seconds": seconds, "made": time.time()} | about)
+                value = self._offer(step, value, temporary)
                 publish(temporary, self.folder(step))
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         self._verified.add(step.digest)
+        return value
+
+    def _offer(self, step: Step, value: Any, folder: Path) -> Any:
+        """The value of `step` as all who share the workspace have it; called with its sealed folder, before that gets its name."""
+        return value
 
     def _audited(self, step: Step, value: Any) -> dict[str, Any]:
         """What the manifest says of the rows that a step made; real ones set what closes a sequence. And who made a model."""
@@ -238,10 +263,7 @@ class Workspace:
 
     def audit(self, step: Step) -> dict[str, Any] | None:
         """What was noted of the rows when they were written; None where they are rebuilt, missing, or of an earlier version."""
-        try:
-            found = json.loads((self.folder(step) / MANIFEST).read_bytes()).get("audit")
-        except (OSError, ValueError):
-            return None
+        found = (self.manifest(step) or {}).get("audit")
         return found if isinstance(found, dict) else None
 
     def record(self, records: Iterable[Record]) -> None:
@@ -287,6 +309,12 @@ class Workspace:
         for leftover in (self.path / "tmp").iterdir():
             if is_leftover(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)
+        self._merge_records()
+
+    def share(self, folder: Path) -> None:
+        """Let others see the results in `folder`, which lies in this workspace: here they do."""
+
+    def _merge_records(self) -> None:
         with self.locks.hold(b"merge".hex().ljust(32, "0")):
             self.refresh()
             names = {path.name for path in (self.path / "records").glob("*.parquet")} & self._record_files

@@ -14,8 +14,9 @@ from pathlib import Path
 from refeed.core.errors import EngineError, RefeedError
 from refeed.core.recipes import join
 from refeed.studies.environment import versions
-from refeed.workspace import Workspace
+from refeed.workspace import RemoteWorkspace, Workspace
 from refeed.workspace.locks import StepLocks
+from refeed.workspace.objects import ObjectStore, is_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,14 @@ class Probe:
 def probing(workspace: Workspace) -> Iterator[Probe]:
     """A probe file in the workspace and a lock on its name, there for as long as workers may look."""
     path, token = workspace.path.absolute(), uuid.uuid4().hex
+    if isinstance(workspace, RemoteWorkspace):
+        place = f"tmp/{token}"
+        workspace.store.write(f"{place}/probe", token.encode())
+        try:
+            yield Probe(workspace=workspace.address, folder=place, token=token, versions=versions(), lock=False)
+        finally:
+            workspace.store.remove(workspace.store.names(place))
+        return
     folder = path / "tmp" / f"{socket.gethostname()}+{os.getpid()}+{token[:12]}"
     folder.mkdir(parents=True)
     try:
@@ -51,6 +60,8 @@ def look(probe: Probe) -> RefeedError | None:
             f"{here} runs other versions than this one: {'; '.join(differing)}.",
             hint="Results would depend on who does a step. Install the same versions on both.",
         )
+    if is_url(probe.workspace):
+        return _look_at_store(probe, here)
     folder = Path(probe.folder)
     try:
         seen = (folder / "probe").read_text()
@@ -62,8 +73,7 @@ def look(probe: Probe) -> RefeedError | None:
             hint="Choose a folder on a file system that all machines share, with --workspace FOLDER.",
         )
     try:
-        answer = folder / f"{socket.gethostname()}+{os.getpid()}"
-        answer.write_text(probe.token)
+        (folder / _answer()).write_text(probe.token)
     except OSError as error:
         return EngineError(f"{here} cannot write to the workspace {probe.workspace}: {os.strerror(error.errno or 0)}.")
     if probe.lock and StepLocks(Path(probe.workspace) / "lock").is_free(join("probe", probe.token)):
@@ -72,6 +82,29 @@ def look(probe: Probe) -> RefeedError | None:
             hint="Use a file system with record locks between machines (NFSv4; Lustre mounted with -o flock).",
         )
     return None
+
+
+def _look_at_store(probe: Probe, here: str) -> RefeedError | None:
+    try:
+        store = ObjectStore(probe.workspace)
+        seen = store.read(f"{probe.folder}/probe")
+        store.write(f"{probe.folder}/{_answer()}", probe.token.encode())
+    except RefeedError as error:
+        return EngineError(f"{here}: {error.message}", hint=error.hint)
+    if seen != probe.token.encode():
+        return EngineError(f"{here} does not see the workspace {probe.workspace}.")
+    return None
+
+
+def answered(probe: Probe) -> bool:
+    """Whether anything arrived that a worker left."""
+    if is_url(probe.workspace):
+        return len(ObjectStore(probe.workspace).names(probe.folder)) > 1
+    return any(Path(probe.folder).glob("*+*"))
+
+
+def _answer() -> str:
+    return f"{socket.gethostname()}+{os.getpid()}"
 
 
 def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:

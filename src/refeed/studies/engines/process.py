@@ -11,7 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
-from pathlib import Path
 from queue import Empty
 from typing import Any, ClassVar
 
@@ -31,7 +30,7 @@ from refeed.studies.engines.base import (
 )
 from refeed.studies.resources import refuse_without_devices
 from refeed.studies.tasks import Plan, Task
-from refeed.workspace import Workspace
+from refeed.workspace import Workspace, open_workspace
 
 WHY_IT_DIED = "the system may be out of memory, or the script that started it lacks `if __name__ == '__main__':`"
 
@@ -76,7 +75,7 @@ class _Drive:
 
     def run(self) -> None:
         while self.queue.unfinished or self.suspects:
-            arguments = (str(self.workspace.path), self.study, self.ticks)
+            arguments = (self.workspace.address, self.study, self.ticks)
             pool = ProcessPoolExecutor(self.workers, mp_context=self.context, initializer=_start_worker, initargs=arguments)
             try:
                 self._drain(pool)
@@ -133,10 +132,10 @@ class _Drive:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(path: str, study: bytes, ticks: Any) -> None:
+def _start_worker(address: str, study: bytes, ticks: Any) -> None:
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
-        _worker.update(workspace=Workspace(Path(path)), study=unpacked(study), ticks=ticks)
+        _worker.update(workspace=open_workspace(address), study=unpacked(study), ticks=ticks)
     except Exception as error:  # a worker that fails to start would be taken for one that was killed
         _worker["broken"] = error
 

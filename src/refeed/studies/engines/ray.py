@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from refeed.core.errors import EngineError, RefeedError, StepFailed
@@ -27,10 +26,10 @@ from refeed.studies.engines.base import (
     threads,
     unpacked,
 )
-from refeed.studies.engines.elsewhere import Probe, look, probing
+from refeed.studies.engines.elsewhere import Probe, answered, look, probing
 from refeed.studies.resources import Resources
 from refeed.studies.tasks import Plan, Task
-from refeed.workspace import Workspace
+from refeed.workspace import Workspace, open_workspace
 
 MAX_LOST_NODES = 20  # how often one step may be on a machine that is lost
 SPARE_TASKS = 8  # how many more than can run are handed to Ray, so that no machine waits for the driver
@@ -259,7 +258,7 @@ def _ready_every_node(ray: Any, probe: Probe, study: list[Any], *, most: int) ->
             continue  # lost in the meantime
         if refusal is not None:
             raise refusal
-    if not any(Path(probe.folder).glob("*+*")):
+    if not answered(probe):
         raise EngineError(f"nothing that workers write to {probe.workspace} arrives here.")
 
 
@@ -293,7 +292,7 @@ def _ready(probe: Probe, study: list[Any]) -> RefeedError | None:
     if refusal := look(probe):
         return refusal
     try:
-        _worker.update(workspace=Workspace(probe.workspace), study=unpacked(ray.get(study[0])), token=probe.token)
+        _worker.update(workspace=open_workspace(probe.workspace), study=unpacked(ray.get(study[0])), token=probe.token)
     except RefeedError as error:
         return error
     return None

@@ -33,6 +33,7 @@ from refeed.studies.environment import versions
 from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace
 from refeed.workspace.files import write_bytes
+from refeed.workspace.objects import is_url
 
 ASK_SLURM = 6  # every so many looks at the result files, Slurm itself is asked
 
@@ -72,7 +73,7 @@ class Slurm:
             raise EngineError("slurm.minutes, slurm.workers and slurm.poll_seconds must be positive.")
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        self._refuse(plan)
+        self._refuse(plan, workspace)
         if not plan.pending:
             return
         for program in ("sbatch", "srun", "sacct") if self.cluster == "slurm" else ():
@@ -95,7 +96,7 @@ class Slurm:
         """The batch scripts that a run would submit, with their titles. Where one waits for another, `$JOB_n` stands for its id."""
         from submitit.slurm import slurm
 
-        self._refuse(plan)
+        self._refuse(plan, workspace)
         folder = jobs_folder(plan, workspace)
         command = f"python -u -m submitit.core._submit {folder}"
         for array in arrays(plan.pending):
@@ -127,7 +128,12 @@ class Slurm:
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def _refuse(self, plan: Plan) -> None:
+    def _refuse(self, plan: Plan, workspace: Workspace) -> None:
+        if is_url(workspace.address):
+            raise EngineError(
+                f"jobs of Slurm find what they need in a folder that all machines share, and {workspace.address} is none.",
+                hint="Choose one with --workspace FOLDER, or another engine.",
+            )
         for kind, asked in plan.study.resources.items():
             if asked.gpus != int(asked.gpus):
                 raise EngineError(f"Slurm gives whole GPUs, but resources.{kind} asks for {asked.gpus:g}.")
