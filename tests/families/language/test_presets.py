@@ -84,8 +84,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_any_model_of_a_folder_goes_on_or_begins_anew(given, quick, data, world):
+def test_any_model_of_a_folder_goes_on_or_begins_anew(given, quick, data, world, capfd):
     start = Causal().given(str(given))
+    assert capfd.readouterr().err == ""  # transformers' bars are off
     before = -start.log_prob(stories_of(world.test)).mean()
     still = Causal(**quick | {"learning_rate": 1e-12, "weight_decay": 0.0}).fit(data, world=world, seed=Seed(0), start=start)
     assert -still.log_prob(stories_of(world.test)).mean() == pytest.approx(before, rel=1e-5)

@@ -6,6 +6,8 @@ beginning and the end of a text. transformers is imported inside the functions: 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +110,24 @@ def build(config: Any, *, seed: int) -> Any:
     return net.float().eval()
 
 
-def save(net: Any, folder: Path) -> None:
-    """config.json and model.safetensors, which `AutoModelForCausalLM.from_pretrained` opens."""
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers' progress bars switched off: refeed has its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # refeed has its own
+    logging.disable_progress_bar()
     try:
-        net.save_pretrained(folder)
+        yield
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def save(net: Any, folder: Path) -> None:
+    """config.json and model.safetensors, which `AutoModelForCausalLM.from_pretrained` opens."""
+    with _without_bars():
+        net.save_pretrained(folder)
 
 
 def load(folder: Path) -> Any:
@@ -156,11 +165,12 @@ def load_given(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    net = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=given_config(folder),
-        dtype=torch.float32,
-        use_safetensors=True,
-        attn_implementation="sdpa",
-    )
+    with _without_bars():
+        net = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=given_config(folder),
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+        )
     return net.eval()
