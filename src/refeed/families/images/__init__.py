@@ -4,7 +4,7 @@ from refeed.core.protocols import Family
 
 FAMILY = Family(
     name="images",
-    about="variational auto-encoders on images: faces with known factors, scanned digits, CelebA, or your own files",
+    about="auto-encoders and flows on images: faces with known factors, scanned digits, CelebA, or your own files",
     sources={
         "faces": "refeed.families.images.source:Faces",
         "digits": "refeed.families.images.source:Digits",
