@@ -23,7 +23,7 @@ from refeed.core.seeds import Seed
 from refeed.families.language import launch, nets
 from refeed.families.language.distributed import blocks, share, too_large
 from refeed.families.language.layout import TrainingText
-from refeed.families.language.learner import GPT2, Llama
+from refeed.families.language.learner import GPT2, Causal, Llama
 from refeed.families.language.metrics import CrossEntropy
 from refeed.families.language.sampler import Ancestral
 from refeed.families.language.sending import dump, load
@@ -123,9 +123,13 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks f
 def study(small):
     learner = Llama(**small | {"layers": 2, "epochs": 2, "micro_tokens": 100})
     case = Case(
-        name="stories", family="language", source=StoryGrammar(rows=150, test_rows=60), learner=learner, sampler=Ancestral(),
+        name="stories",
+        family="language",
+        source=StoryGrammar(rows=150, test_rows=60),
+        learner=learner,
+        sampler=Ancestral(engine="torch"),  # nothing to compile
         metrics=(CrossEntropy(),),
-    )  # fmt: skip
+    )
     return Study(cases=(case,), policies={"replace": replace_policy()}, seeds=(0,), generations=1)
 
 
@@ -276,6 +280,17 @@ def test_an_end_with_a_name_comes_through(launcher, small, data, world, tmp_path
     launcher(BEGAN + f"cp -r {tmp_path}/stopped $FOLDER/result")
     with pytest.raises(Stopped, match="diverged: the training loss became nan at step 3 of 9"):
         fit_by_two(small, data, world)
+
+
+def test_a_network_that_is_computed_by_its_own_class_is_not_sharded(launcher, data, world, tmp_path):
+    from transformers import GPTNeoXConfig
+
+    launcher("exit 1")  # not reached
+    config = GPTNeoXConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config.save_pretrained(tmp_path / "neox")
+    learner = Causal(model=str(tmp_path / "neox"), context=80)
+    with devices.grant(Devices(count=2, sharded=True)), pytest.raises(StudyError, match=r"'gpt_neox', or in this form, cannot be"):
+        learner.fit(data, world=world, seed=Seed(0))
 
 
 def test_more_devices_than_gpus_is_refused(small, data, world, monkeypatch):

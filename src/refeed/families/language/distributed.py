@@ -7,7 +7,8 @@ in the order of sums in floating point, and in nothing else.
 
 `Alone` is one process. `Replicated` keeps the whole network on every device and adds gradients while they are computed
 (DistributedDataParallel). `Sharded` keeps a part of every tensor, of its gradient and of its moments on each device, and gathers
-one block of the network at a time (FSDP2, `fully_shard`).
+one block of the network at a time (FSDP2, `fully_shard`). It is for networks that `packed_nets` computes: all processes must gather
+equally often, and another architecture has a forward pass for each group of stories, of which processes have different numbers.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ import torch
 from refeed.core import checkpoints, progress
 from refeed.core.devices import Devices
 from refeed.core.errors import RefeedError, StepFailed, StudyError
+from refeed.families.language import packed_nets
 from refeed.families.language.sending import dump, load
 from refeed.families.language.training import Training
 
@@ -51,6 +52,12 @@ class Job:
 def together(training: Training, devices: Devices) -> list[float]:
     """What `train` does, by `devices.count` processes; the weights are put into the network, the learning curve is returned."""
     refuse_too_few_gpus(devices.count)
+    if devices.sharded and not packed_nets.is_known(training.model.net):
+        kind = training.model.net.config.model_type
+        raise StudyError(
+            f"a network of type {kind!r}, or in this form, cannot be sharded: only plain GPT-2 and Llama can.",
+            hint="Leave out resources.fit.sharded: every device then has the whole network.",
+        )
     state = checkpoints.folder()
     job = Job(training=training, sharded=devices.sharded, state=state and state.absolute(), seconds=checkpoints.SECONDS)
     with _folder(state) as folder:

@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 
 from refeed.core import checkpoints, progress
 from refeed.core.errors import Stopped
+from refeed.families.language import packed_nets
 from refeed.families.language.distributed import Ranks, Replicated, Sharded, too_large
 from refeed.families.language.launch import Job
 from refeed.families.language.sending import dump, load
@@ -77,9 +78,9 @@ def _work(folder: Path) -> tuple[list[float], dict[str, Tensor]] | Stopped:
 
 
 def _ranks(job: Job) -> Ranks:
-    sharded = job.sharded
-    if sharded is None:
-        sharded = torch.cuda.is_available() and too_large(job.training.model.net, memory=torch.cuda.mem_get_info()[1])
+    sharded, net = job.sharded, job.training.model.net
+    if sharded is None and packed_nets.is_known(net):
+        sharded = torch.cuda.is_available() and too_large(net, memory=torch.cuda.mem_get_info()[1])
     return Sharded() if sharded else Replicated()
 
 
