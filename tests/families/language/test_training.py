@@ -90,6 +90,12 @@ def test_bfloat16_is_as_near_to_float32_as_that_of_transformers(kind):
     assert (our_gradient - gradient).norm() > 0
 
 
+def same(found, expected):
+    """Loss and gradient."""
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    assert torch.allclose(found[1], expected[1], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_parts_of_a_step_add_up_to_the_step(kind):
     net, stories = net_of(kind), text()
@@ -97,8 +103,7 @@ def test_parts_of_a_step_add_up_to_the_step(kind):
     parts = batches(stories, max_cells=60)
     assert len(parts) == 3
     summed = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    assert summed[0].item() == pytest.approx(whole[0].item(), rel=1e-6)
-    assert torch.allclose(summed[1], whole[1], atol=1e-6)
+    same(summed, whole)
 
 
 def test_long_rows_of_logits_are_done_in_chunks(monkeypatch):
@@ -107,8 +112,7 @@ def test_long_rows_of_logits_are_done_in_chunks(monkeypatch):
     monkeypatch.setattr(packed_nets, "LOGIT_ROWS", 50)
     monkeypatch.setattr(packed_nets, "SOFTMAX_ROWS", 7)
     chunks = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    assert chunks[0].item() == pytest.approx(whole[0].item(), rel=1e-6)
-    assert torch.allclose(chunks[1], whole[1], atol=1e-6)
+    same(chunks, whole)
 
 
 def test_stories_longer_than_attention_keeps_are_computed_all_the_same(monkeypatch):
@@ -116,8 +120,7 @@ def test_stories_longer_than_attention_keeps_are_computed_all_the_same(monkeypat
     whole = gradients(net, parts, dtype=torch.float32), gradient_of(net)
     monkeypatch.setattr(packed_nets, "LONGEST", 16)
     fused = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    assert fused[0].item() == pytest.approx(whole[0].item(), rel=1e-6)
-    assert torch.allclose(fused[1], whole[1], atol=1e-6)
+    same(fused, whole)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
