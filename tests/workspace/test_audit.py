@@ -7,6 +7,7 @@ import pytest
 
 from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
+from refeed.families.regression.learner import LeastSquares
 from refeed.families.regression.sampler import Relabel
 from refeed.policies.filters import TopFraction
 from refeed.policies.wrappers import Wrapped
@@ -80,6 +81,19 @@ def test_a_sampler_that_ignores_its_seed_is_noticed(tmp_path):
     assert "sampled the same rows as another step of the study" in said
     assert "of the sampled rows repeat others" in said
     assert notices(run(kept_study(seeds=(0, 1), generations=2), workspace=tmp_path / "v")) == []
+
+
+class Twin(LeastSquares):
+    """Another learner by name, the same by result."""
+
+
+def test_cases_whose_models_come_out_equal_are_no_fault_of_the_sampler(tmp_path):
+    study = kept_study(seeds=(0, 1), generations=2)
+    case = study.cases[0]
+    results = run(replace(study, cases=(case, replace(case, name="twin", learner=Twin()))), workspace=tmp_path / "w")
+    assert len(results.ledger) == 12
+    assert set(results.ledger["same_rows"].to_pylist()) == {0}
+    assert notices(results) == []
 
 
 def test_the_ledger_counts_what_filters_reject_also_after_trimming(tmp_path):

@@ -57,10 +57,10 @@ def ledger(study: Study, store: Workspace) -> Iterator[dict[str, Any]]:
 
 
 def _contents(study: Study, store: Workspace) -> Counter[str]:
-    """How many shards sampled in a study hold the same rows. More than one of a content: a sampler that ignores its seed."""
+    """With how many seeds a study sampled the same rows. More than one for a content: a sampler that ignores its seed."""
     sampled = {turn.sampled.digest: turn.sampled for arm in study.arms if not arm.lineage.source.rebuilds for turn in arm.turns}
-    audits = (store.audit(shard.step) for shard in sampled.values() if shard.num_rows)
-    return Counter(audit["content"] for audit in audits if audit is not None)
+    audits = ((store.audit(shard.step), shard.step) for shard in sampled.values() if shard.num_rows)
+    return Counter(content for content, _ in {(audit["content"], step.seed.key) for audit, step in audits if audit is not None})
 
 
 def _audit(turn: Turn, store: Workspace, copies: Counter[str]) -> dict[str, Any]:
