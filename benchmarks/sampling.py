@@ -56,14 +56,14 @@ READ = r"""
 #include <vector>
 typedef uint64_t Line __attribute__((vector_size(64)));
 Line sink[64 * 8];
-extern "C" void sweep(const char* cache, const int32_t* position, int slots, int heads, long span, long row, int threads,
+extern "C" void sweep(const char* cache, const int32_t* position, int slots, int layers, long span, long row, int threads,
                       int times) {
     auto work = [=](int thread) {
         Line a{}, b{}, c{}, d{};
         for (int n = 0; n < times * slots; n++)
             if (const int s = n % slots; s % threads == thread)
-                for (int h = 0; h < 2 * heads; h++) {  // keys and values of each head of each layer
-                    const char* from = cache + (long(s) * 2 * heads + h) * span * row;
+                for (int h = 0; h < 2 * layers; h++) {  // keys and values of each layer
+                    const char* from = cache + (long(s) * 2 * layers + h) * span * row;
                     for (long i = 0; i + 256 <= position[s] * row; i += 256) {
                         a ^= *(const Line*)(from + i), b ^= *(const Line*)(from + i + 64);
                         c ^= *(const Line*)(from + i + 128), d ^= *(const Line*)(from + i + 192);
@@ -164,17 +164,16 @@ def sweeps(model: LanguageModel, lengths: np.ndarray, slots: int, threads: int) 
     rng = np.random.default_rng(0)
     longer = rng.choice(lengths, slots, p=lengths / lengths.sum())  # a story in flight is met as often as it is long
     position = (rng.random(slots) * longer + 1).astype(np.int32)
-    span, row = CONTEXT + 16, 2 * network.head_size
-    heads = len(network.layers) * network.kv_heads
-    cache = np.ones(slots * 2 * heads * span * row + 64, dtype=np.uint8)
-    times = max(1, int(2e10 / (position.sum() * 2 * heads * row)))
+    span, row, layers = CONTEXT + 16, 2 * network.kv_heads * network.head_size, len(network.layers)
+    cache = np.ones(slots * 2 * layers * span * row + 64, dtype=np.uint8)
+    times = max(1, int(2e10 / (position.sum() * 2 * layers * row)))
 
     def work() -> tuple[int, int]:
         start = cache.ctypes.data + -cache.ctypes.data % 64
-        library.sweep(start, position.ctypes.data, slots, heads, span, row, threads, times)
+        library.sweep(start, position.ctypes.data, slots, layers, span, row, threads, times)
         return slots, times * slots
 
-    return work, float(position.mean() * 2 * heads * row)
+    return work, float(position.mean() * 2 * layers * row)
 
 
 def best_batch(model: LanguageModel, dtype: str, batches: list[int]) -> int:
