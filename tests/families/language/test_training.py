@@ -106,21 +106,19 @@ def test_parts_of_a_step_add_up_to_the_step(kind):
     same(summed, whole)
 
 
-def test_long_rows_of_logits_are_done_in_chunks(monkeypatch):
-    net, parts = net_of("gpt2"), batches(text())
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        pytest.param("gpt2", {"LOGIT_ROWS": 50, "SOFTMAX_ROWS": 7}, id="long rows of logits in chunks"),
+        pytest.param("llama", {"LONGEST": 16}, id="stories longer than attention keeps"),
+    ],
+)
+def test_how_large_a_piece_is_changes_no_gradient(kind, limits, monkeypatch):
+    net, parts = net_of(kind), batches(text())
     whole = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    monkeypatch.setattr(packed_nets, "LOGIT_ROWS", 50)
-    monkeypatch.setattr(packed_nets, "SOFTMAX_ROWS", 7)
-    chunks = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    same(chunks, whole)
-
-
-def test_stories_longer_than_attention_keeps_are_computed_all_the_same(monkeypatch):
-    net, parts = net_of("llama"), batches(text())
-    whole = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    monkeypatch.setattr(packed_nets, "LONGEST", 16)
-    fused = gradients(net, parts, dtype=torch.float32), gradient_of(net)
-    same(fused, whole)
+    for name, limit in limits.items():
+        monkeypatch.setattr(packed_nets, name, limit)
+    same((gradients(net, parts, dtype=torch.float32), gradient_of(net)), whole)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -63,13 +63,14 @@ template <class F> struct Worker {
     const Network<F>& net;
     Session& session;
     const Shape& s;
+    const int half;                                                        // slots of a group, at most
     const int width, qkv_width, h_row, inner, span, key_size, value_size;  // row lengths
-    const long key_block, value_row;                           // numbers from V positions to the next, from PACK positions to the next
-    const size_t keys_size, cache_size;                        // numbers of a slot's keys at one layer; of keys and values
+    const long key_block, value_row;     // numbers from V positions to the next, from PACK positions to the next
+    const size_t keys_size, cache_size;  // numbers of a slot's keys at one layer; of keys and values
     std::array<Group<F>, 2> groups;
-    Group<F>* other = &groups[1];                      // whose attention is computed meanwhile
+    Group<F>* other = &groups[1];                         // whose attention is computed meanwhile
     const Number *fetch = nullptr, *fetch_end = nullptr;  // what is being fetched for it
-    int fetches = 0;                                   // begun for its next slot: of the keys, of the values
+    int fetches = 0;                                      // begun for its next slot: of the keys, of the values
     Buffer<float> logits, scores;
     Buffer<Number> wide, weights, cache;
     std::vector<int32_t> written;
@@ -77,17 +78,17 @@ template <class F> struct Worker {
     Finished done;
 
     Worker(const Network<F>& net, Session& session, int slots)
-        : net(net), session(session), s(net.shape), width(padded(s.width, V)), qkv_width(net.blocks[0].qkv.blocks * V),
+        : net(net), session(session), s(net.shape), half((slots + 1) / 2), width(padded(s.width, V)), qkv_width(net.blocks[0].qkv.blocks * V),
           h_row(std::max(width, padded(s.heads * s.head_size, V))), inner(padded(s.feed_forward, V)),
           span(padded(session.settings.limit, V) + V),  // one more: strides that are powers of two would share cache sets
           key_size(padded(s.head_size, F::PACK)), value_size(padded(s.head_size, V)),
           key_block(long(s.kv_heads) * key_size * V), value_row(long(s.kv_heads) * value_size * F::PACK),
           keys_size(size_t(span) * s.kv_heads * key_size), cache_size(keys_size + size_t(span) * s.kv_heads * value_size),
-          groups{Group<F>((slots + 1) / 2, width, qkv_width, h_row), Group<F>((slots + 1) / 2, width, qkv_width, h_row)},
-          logits(size_t((slots + 1) / 2) * net.head.blocks * V), scores(size_t(ROWS) * span), wide(size_t((slots + 1) / 2) * inner),
+          groups{Group<F>(half, width, qkv_width, h_row), Group<F>(half, width, qkv_width, h_row)},
+          logits(size_t(half) * net.head.blocks * V), scores(size_t(ROWS) * span), wide(size_t(half) * inner),
           weights(size_t(ROWS) * (span + V) + size_t(ROWS) * padded(s.head_size, V)),
           cache(size_t(slots) * s.layers * cache_size), written(size_t(slots) * session.settings.limit) {
-        for (int place = 0; place < slots; place++) begin(groups[place >= (slots + 1) / 2], place);
+        for (int place = 0; place < slots; place++) begin(groups[place >= half], place);
         for (auto& group : groups) group.attended = group.live.size();
         for (auto& group : groups) enter(group);
         other->attended = 0;
