@@ -167,10 +167,18 @@ class Quantity:
     at: float = 0.0
 
 
-def with_real(*quantities: Quantity, real: str) -> tuple[Quantity, ...]:
-    """Each quantity, and after it `NAME_real`, the same of the `real` rows named, which it is held against."""
+def with_real(*quantities: Quantity | tuple[str, ...], real: str) -> tuple[Quantity, ...]:
+    """Each quantity, and after it `NAME_real`, the same of the `real` rows named, which it is held against.
+
+    A quantity may be a line of a table: its name, unit, better, role and meaning.
+    """
     found: list[Quantity] = []
-    for quantity in quantities:
+    for given in quantities:
+        if isinstance(given, Quantity):
+            quantity = given
+        else:
+            name, unit, better, role, meaning = given
+            quantity = Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
         reference = f"{quantity.name}_real"
         found.append(replace(quantity, reference=reference))
         found.append(

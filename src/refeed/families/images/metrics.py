@@ -105,10 +105,7 @@ class Distances:
         )
         return (
             *with_real(
-                *(
-                    Quantity(name=f"{name}_{self._suffix}", unit=unit, better=better, role=role, meaning=meaning)
-                    for name, unit, better, role, meaning in made
-                ),
+                *((f"{name}_{self._suffix}", *line) for name, *line in made),
                 real="real training images",
             ),
             Quantity(
@@ -259,10 +256,7 @@ class AttributeRates:
         ]
         return (
             *with_real(
-                *(
-                    Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
-                    for name, unit, better, role, meaning in found
-                ),
+                *found,
                 real="held-out real images",
             ),
             Quantity(name="values_lost", unit="values", role="other", meaning="attribute values all but gone"),

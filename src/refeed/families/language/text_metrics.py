@@ -49,10 +49,7 @@ class TextStatistics:
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
         *with_real(
-            *(
-                Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
-                for name, unit, better, role, meaning in _TEXT
-            ),
+            *_TEXT,
             *(
                 Quantity(
                     name=f"recall_{n}", better="higher", meaning=f"words that still occur, tenth {n} by rarity", at=n, **_RECALL

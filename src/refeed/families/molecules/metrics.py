@@ -105,17 +105,12 @@ class Coverage:
     name: ClassVar[str] = "coverage"
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = with_real(
-        *(
-            Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
-            for name, unit, better, role, meaning in (
-                ("cov_recall", "1", "higher", "diversity", "share of real conformers with a sample near"),
-                ("mat_recall", "Angstrom", "lower", "diversity", "mean RMSD of a real conformer to its nearest sample"),
-                ("cov_recall_sweep", "1", "higher", "diversity", "cov recall, mean over thresholds up to 3 Angstrom"),
-                ("cov_precision", "1", "higher", "quality", "share of samples with a real conformer near"),
-                ("mat_precision", "Angstrom", "lower", "quality", "mean RMSD of a sample to its nearest real conformer"),
-                ("cov_precision_sweep", "1", "higher", "quality", "cov precision, mean over thresholds up to 3 Angstrom"),
-            )
-        ),
+        ("cov_recall", "1", "higher", "diversity", "share of real conformers with a sample near"),
+        ("mat_recall", "Angstrom", "lower", "diversity", "mean RMSD of a real conformer to its nearest sample"),
+        ("cov_recall_sweep", "1", "higher", "diversity", "cov recall, mean over thresholds up to 3 Angstrom"),
+        ("cov_precision", "1", "higher", "quality", "share of samples with a real conformer near"),
+        ("mat_precision", "Angstrom", "lower", "quality", "mean RMSD of a sample to its nearest real conformer"),
+        ("cov_precision_sweep", "1", "higher", "quality", "cov precision, mean over thresholds up to 3 Angstrom"),
         real="other real ones",
     )
     version: ClassVar[int] = 1
@@ -149,15 +144,10 @@ class Geometry:
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
         *with_real(
-            *(
-                Quantity(name=name, unit=unit, better=better, role=role, meaning=meaning)
-                for name, unit, better, role, meaning in (
-                    ("bond_error", "Angstrom", "lower", "quality", "mean error of bond lengths in samples"),
-                    ("one_three_error", "Angstrom", "lower", "quality", "mean error of distances between atoms two bonds apart"),
-                    ("connected", "1", "higher", "quality", "share of samples in which no bond is torn"),
-                    ("clash_free", "1", "higher", "quality", "share of samples in which no two distant atoms overlap"),
-                )
-            ),
+            ("bond_error", "Angstrom", "lower", "quality", "mean error of bond lengths in samples"),
+            ("one_three_error", "Angstrom", "lower", "quality", "mean error of distances between atoms two bonds apart"),
+            ("connected", "1", "higher", "quality", "share of samples in which no bond is torn"),
+            ("clash_free", "1", "higher", "quality", "share of samples in which no two distant atoms overlap"),
             real="other real ones",
         ),
         Quantity(name="finite", better="higher", role="audit", meaning="share of samples finite at the first try"),
