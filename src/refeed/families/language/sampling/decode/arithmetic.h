@@ -68,8 +68,7 @@ inline Vec exponential(Vec x) {  // e^x for x <= 88, to 1 unit in the last place
 }
 
 inline Vec sigmoid(Vec x) {
-    x = x < -80.0f ? all(-80.0f) : x;  // beyond, e^-x overflows
-    const Vec y = exponential(x < 0.0f ? x : -x);
+    const Vec least = x < 0.0f ? x : -x, y = exponential(least < -80.0f ? all(-80.0f) : least);  // beyond, 1 + y is 1, y next to 0
     return (x < 0.0f ? y : all(1.0f)) / (y + 1.0f);
 }
 

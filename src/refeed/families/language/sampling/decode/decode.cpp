@@ -69,8 +69,8 @@ template <class F> struct Worker {
     const size_t keys_size, cache_size;  // numbers of a slot's keys at one layer; of keys and values
     std::array<Group<F>, 2> groups;
     Group<F>* other = &groups[1];                         // whose attention is computed meanwhile
-    const Number *fetch = nullptr, *fetch_end = nullptr;  // what is being fetched for it
-    int fetches = 0;                                      // begun for its next slot: of the keys, of the values
+    Soon soon;                                            // what is being fetched for it
+    bool asked = false;                                   // for its next slot
     Buffer<float> logits, scores;
     Buffer<Number> wide, weights, cache;
     std::vector<int32_t> written;
@@ -177,7 +177,7 @@ template <class F> struct Worker {
             for (int m = 0; m < heads; m++) rounded_to(query + m * value_size, q + (first + m) * d, net.blocks[layer].scale);
             for (int b = 0, n; b < blocks; b += n) {
                 n = std::min(BLOCKS, blocks - b);
-                product(n)(key_size / F::PACK, query, value_size, keys + b * key_block, V * F::PACK, key_block, next_key, {}, out);
+                product(n)(key_size / F::PACK, query, value_size, keys + b * key_block, V * F::PACK, key_block, next_key, nullptr, nullptr, out);
                 for (int m = 0; m < heads; m++)
                     for (int c = 0; c < n; c++) store(&scores[m * span + (b + c) * V], out[m * BLOCKS + c]);
             }
@@ -186,7 +186,7 @@ template <class F> struct Worker {
             const int steps = (count + F::PACK - 1) / F::PACK;
             for (int b = 0, n; b < value_size / V; b += n) {
                 n = std::min(BLOCKS, value_size / V - b);
-                product(n)(steps, p, weights_size, values + b * V * F::PACK, value_row, V * F::PACK, next_value, {}, out);
+                product(n)(steps, p, weights_size, values + b * V * F::PACK, value_row, V * F::PACK, next_value, nullptr, nullptr, out);
                 for (int m = 0; m < heads; m++) {
                     Number* head = to + (first + m) * d;
                     for (int c = 0; c < n; c++) {
@@ -227,25 +227,24 @@ template <class F> struct Worker {
 
     void attend_rest() {
         while (other->attended < other->live.size()) attend_next();
-        fetch = fetch_end = nullptr;
-        fetches = 0;
+        soon = {};
+        asked = false;
     }
 
-    // What is to be fetched during so many steps: the keys, then the values, of the other group's next slot. When all of them have been
-    // asked for, it attends at once, while they are in the cache.
-    Soon meanwhile(int steps) {
-        constexpr int number = 64 * LINES / sizeof(Number);  // of a step
-        while (fetch >= fetch_end) {
-            if (fetches == 2) attend_next(), fetches = 0;
-            if (other->attended == other->live.size()) return {};
+    // What is to be fetched now: keys and values of the other group's next slot. When all of them have been asked for, it attends at
+    // once, while they are in the cache.
+    Soon& meanwhile() {
+        while (soon.done()) {
+            if (asked) attend_next();
+            asked = other->attended < other->live.size();
+            if (!asked) break;
             const Slot& slot = other->live[other->attended];
-            fetch = cache_of(slot, other->layer) + (fetches ? keys_size : 0);
-            const int positions = padded(slot.position + 1, V);
-            fetch_end = fetch + (fetches++ ? positions / F::PACK * value_row : positions / V * key_block);
+            const Number *keys = cache_of(slot, other->layer), *values = keys + keys_size;
+            const int positions = slot.position + 1;
+            soon = Soon(keys, keys + padded(positions, V) / V * key_block, values,
+                        values + padded(positions, F::PACK) / F::PACK * value_row);
         }
-        const Soon piece{reinterpret_cast<const char*>(fetch), int(std::min<long>(steps, (fetch_end - fetch + number - 1) / number))};
-        fetch += long(number) * piece.steps;
-        return piece;
+        return soon;
     }
 
     // One layer of one group, from its attention to the next one's queries, keys and values, while the other attends.
@@ -259,7 +258,7 @@ template <class F> struct Worker {
 
     void stage(Group<F>& group) {
         const Block<F>& block = net.blocks[group.layer];
-        const auto ask = [&](int steps) { return meanwhile(steps); };
+        const auto ask = [&]() -> Soon& { return meanwhile(); };
         const int rows = int(group.live.size());
         Number* h = group.h.get();
         const auto add = [&](int row, int at, int n, const Vec* y) {
@@ -302,7 +301,7 @@ template <class F> struct Worker {
     void query(Group<F>& group) {
         const Block<F>& block = net.blocks[group.layer];
         normalise(group, block.norm1, block.norm1_bias);
-        block.qkv.multiply(group.h.get(), h_row, int(group.live.size()), [&](int steps) { return meanwhile(steps); },
+        block.qkv.multiply(group.h.get(), h_row, int(group.live.size()), [&]() -> Soon& { return meanwhile(); },
                            [&](int row, int at, int n, const Vec* y) {
             for (int c = 0; c < n; c++) store(&group.qkv[size_t(row) * qkv_width + (at + c) * V], y[c]);
         });
