@@ -15,12 +15,13 @@ from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.core.steps import POSITION
 from refeed.families.language.model import LanguageModel
-from refeed.families.language.sampling import native, wave
+from refeed.families.language.sampling import graphs, native, wave
 from refeed.families.language.sampling.draws import Draws, Finished, Job, uniform
 from refeed.families.language.sampling.network import Network, read
 from refeed.families.language.source import LanguageWorld, stories_of
 
 CACHE_BUDGET = 2 << 30  # bytes of keys and values that stories in flight may take by default
+DRAW_BYTES = 96  # of a logit, its weight in float64, their sums, sorted copies, and what sorting needs
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -113,7 +114,7 @@ class Ancestral:
             first=first,
             limit=limit,
             end=model.tokenizer.end,
-            slots=max(1, min(num_rows, self.batch or slots(network, limit, self.dtype, engine))),
+            slots=max(1, min(num_rows, self.batch or slots(network, limit, self.dtype, engine, device))),
             dtype=self.dtype,
             prompts=prompts,
         )
@@ -162,18 +163,22 @@ def _why_not_native(network: Network | None, device: str) -> str:
     return native.build().problem
 
 
-def slots(network: Network | None, limit: int, dtype: str, engine: str) -> int:
-    """Stories in flight, unless given: as many as 2 GiB of keys and values hold, within what is fast.
+def slots(network: Network | None, limit: int, dtype: str, engine: str, device: str = "cpu") -> int:
+    """Stories in flight, unless given.
 
-    Native code: 16 to 144 a thread, in two groups whose rows fill tiles of six; with fewer the weights are read too often. PyTorch:
-    64 to 512, the more the fewer calls.
+    On a processor as many as 2 GiB of keys and values hold, within what is fast. Native code: 16 to 144 a thread, in two groups whose
+    rows fill tiles of six; with fewer the weights are read too often. PyTorch: 64 to 512, the more the fewer calls. On a GPU as many
+    as three quarters of its free memory hold with all that a draw needs, 4096 at most.
     """
     import torch
 
     if network is None:
         return 128
+    story_bytes = network.cache_bytes(limit, NUMBER_BYTES[dtype])
+    if device == "cuda":
+        return int(np.clip(0.75 * graphs.free_bytes() // (story_bytes + DRAW_BYTES * network.vocabulary), 1, 4096))
     least, most = (16 * torch.get_num_threads(), 144 * torch.get_num_threads()) if engine == "native" else (64, 512)
-    return int(np.clip(CACHE_BUDGET // network.cache_bytes(limit, NUMBER_BYTES[dtype]), least, most))
+    return int(np.clip(CACHE_BUDGET // story_bytes, least, most))
 
 
 def _drawn(net: Any, network: Network | None, job: Job, engine: str, device: str) -> Iterator[Finished]:
