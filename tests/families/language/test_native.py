@@ -82,7 +82,10 @@ def test_both_engines_give_the_logits_of_transformers(name):
     expected = truth(net, tokens)
     close = {"rtol": 0, "atol": 2e-5 * float(expected.std()) * 10}
     job = Job(draws=Draws(), key=0, stories=9, limit=37, end=0, slots=9)
-    np.testing.assert_allclose(wave.logits_of(net, job, tokens), expected, **close)
+    found = wave.logits_of(net, job, tokens)
+    np.testing.assert_allclose(found, expected, **close)
+    masked = wave.logits_of(net, job, tokens, shapes=wave.Shapes(span=16))
+    np.testing.assert_allclose(masked, found, rtol=0, atol=1e-5)
     if (library := native.build().library) is not None:
         np.testing.assert_allclose(forced_logits(library, net, tokens), expected, **close)
         apart = forced_logits(library, net, tokens, dtype="bfloat16") - expected

@@ -166,9 +166,9 @@ def _why_not_native(network: Network | None, device: str) -> str:
 def slots(network: Network | None, limit: int, dtype: str, engine: str, device: str = "cpu") -> int:
     """Stories in flight, unless given.
 
-    On a processor as many as 2 GiB of keys and values hold, within what is fast. Native code: 16 to 144 a thread, in two groups whose
-    rows fill tiles of six; with fewer the weights are read too often. PyTorch: 64 to 512, the more the fewer calls. On a GPU as many
-    as three quarters of its free memory hold with all that a draw needs, 4096 at most.
+    On a processor as many as 2 GiB of keys and values hold, within what is fast. Native code: 16 to 144 a thread, in two groups
+    whose rows fill tiles of six; with fewer the weights are read too often. PyTorch: 64 to 512, the more the fewer calls. On a GPU
+    as many as three quarters of its free memory hold, with all that a draw needs; 4096 at most.
     """
     import torch
 
