@@ -80,10 +80,16 @@ extern "C" void sweep(const char* cache, const int32_t* position, int slots, int
 
 
 def trained(name: str, steps: int) -> LanguageModel:
-    """A model of that shape, trained on stories of N(200, 60) tokens: those of the grammar, end to end."""
+    """A model of that shape, trained on stories of N(200, 60) tokens."""
     learner_of, vocabulary, shape = SHAPES[name]
+    learner = learner_of(**shape, context=CONTEXT, steps=steps, batch_tokens=1024, learning_rate=2e-3)
+    return fitted(learner, vocabulary)
+
+
+def fitted(learner: Any, vocabulary: int) -> LanguageModel:
+    """What the learner makes of stories of N(200, 60) tokens: those of the grammar, end to end."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.normal(200, 60, 3000), 20, CONTEXT - 2).astype(int)
+    lengths = np.clip(rng.normal(200, 60, 3000), 20, learner.context - 2).astype(int)
     words = grammar(zipf=1.0, sentences=8).sample(20000, rng).values
     words = words[words != END_TOKEN][: lengths.sum()]
     stories = [np.append(piece, END_TOKEN) for piece in np.split(words, np.cumsum(lengths)[:-1])]
@@ -94,7 +100,6 @@ def trained(name: str, steps: int) -> LanguageModel:
     parts = {"learner": None, "sampler": None, "metrics": (), "policy": replace(), "seed": Seed(0)}
     pool = Pool.of(Lineage(source=StoryGrammar(rows=len(rows)), **parts).draw.shard)  # type: ignore[arg-type]
     data = Data(pool, rows_of=lambda part: rows, statistic_of=lambda shard, statistic: statistic(rows))
-    learner = learner_of(**shape, context=CONTEXT, steps=steps, batch_tokens=1024, learning_rate=2e-3)
     return learner.fit(data, world=world, seed=Seed(0))
 
 

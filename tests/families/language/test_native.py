@@ -85,7 +85,7 @@ def test_both_engines_give_the_logits_of_transformers(name):
     found = wave.logits_of(net, job, tokens)
     np.testing.assert_allclose(found, expected, **close)
     masked = wave.logits_of(net, job, tokens, shapes=wave.Shapes(span=16))
-    np.testing.assert_allclose(masked, found, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(masked, found, rtol=0, atol=1e-5 * max(1.0, float(expected.std())))
     if (library := native.build().library) is not None:
         np.testing.assert_allclose(forced_logits(library, net, tokens), expected, **close)
         apart = forced_logits(library, net, tokens, dtype="bfloat16") - expected
