@@ -1,11 +1,12 @@
-"""Stories a second: `transformers.generate`, refeed's PyTorch engine, refeed's native engine, and the memory's limit.
+"""Stories a second: `transformers.generate`, our PyTorch and native engines, vLLM where it is installed, and the memory's limit.
 
     python benchmarks/sampling.py                          # 10,000 stories by each native engine; about half an hour on one thread
-    python benchmarks/sampling.py --stories 400 --rounds 1 --baseline-stories 32 --steps 20      # a look, three minutes
+    python benchmarks/sampling.py --stories 400 --rounds 1 --torch-stories 32 --steps 20      # a look, three minutes
 
 The model is trained first, briefly, on stories of the grammar strung together to lengths N(200, 60), so that stories end where
 trained weights end them. Contenders take turns in one process, round by round. All that one needs is counted in its time: casting
-and packing weights, opening caches, and once the compilation of the native engine, which is shown by itself as well.
+and packing weights, opening caches, the start of vLLM's process every time it is asked, and once the compilation of the native
+engine; the last two are shown by themselves as well.
 Tokens are useful tokens, up to and including the end of a story. `generate` runs at the best of its batch sizes, found beforehand.
 The limit is the time it takes to do nothing but read the keys and values of stories, up to their own lengths, in the layout of
 the native engine's bfloat16 cache.
@@ -37,7 +38,7 @@ from refeed.families.language.learner import GPT2, Llama
 from refeed.families.language.lexicon import WORDS
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.sampler import Ancestral, slots
-from refeed.families.language.sampling import native
+from refeed.families.language.sampling import native, vllm
 from refeed.families.language.sampling.network import read
 from refeed.families.language.source import LanguageWorld, StoryGrammar
 from refeed.families.language.vocabulary import WordTokenizer
@@ -110,9 +111,9 @@ class Turns:
         self.spent: dict[str, list[np.ndarray]] = {}
 
     def take(self, name: str, work: Callable[[], tuple[int, int]]) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), cpu_seconds()
         stories, tokens = work()
-        cost = np.array([stories, tokens, time.process_time() - cpu, time.perf_counter() - wall])
+        cost = np.array([stories, tokens, cpu_seconds() - cpu, time.perf_counter() - wall])
         self.spent.setdefault(name, []).append(cost)
         print(
             f"  {name:24s} {stories:6d} stories  {tokens / cost[2]:8.0f} tokens/CPU-s  {tokens / cost[3]:8.0f} tokens/s", flush=True
@@ -124,6 +125,12 @@ class Turns:
     def rate(self, name: str) -> float:
         """Tokens a CPU second, over all turns."""
         return float(self.total(name)[1] / self.total(name)[2])
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
 def generate(model: LanguageModel, dtype: str, batch: int) -> Callable[[], tuple[int, int]]:
@@ -195,6 +202,7 @@ def main() -> None:
     parser.add_argument("--stories", type=int, default=10000, help="by each native engine")
     parser.add_argument("--float32-stories", type=int, default=None, help="by the native engine in float32, if not as many")
     parser.add_argument("--torch-stories", type=int, default=None, help="by each PyTorch engine; a tenth unless given")
+    parser.add_argument("--vllm-stories", type=int, default=None, help="by vLLM in each format; as many as by PyTorch unless given")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32], help="of generate")
     parser.add_argument("--batch", type=int, default=None, help="stories in flight of refeed")
@@ -222,16 +230,24 @@ def main() -> None:
     turns = Turns()
     amounts = {("native", "bfloat16"): a.stories, ("native", "float32"): a.float32_stories or a.stories}
     amounts |= {("torch", dtype): a.torch_stories or max(1, a.stories // 10) for dtype in ("float32", "bfloat16")}
+    engines = ["torch", "native"]
+    if not vllm.missing():
+        engines.append("vllm")
+        amounts |= {("vllm", dtype): a.vllm_stories or amounts["torch", dtype] for dtype in ("float32", "bfloat16")}
     for number in range(a.rounds):
         print(f"round {number + 1} of {a.rounds}")
         for dtype in ("float32", "bfloat16"):
             turns.take(f"generate {dtype}", generate(model, dtype, batches[dtype]))
-            for engine in ("torch", "native"):
+            for engine in engines:
                 count = amounts[engine, dtype] // a.rounds
                 turns.take(f"{engine} {dtype}", sample(model, count, number, engine=engine, dtype=dtype, batch=a.batch))
         turns.take("reading the cache", limit)
     compiled = _compile_seconds()
     print(f"\ncompiling the native engine, once a machine: {compiled[0]:.1f} CPU-s")
+    if "vllm" in engines:
+        begun = Turns()
+        begun.take("vllm start", sample(model, 1, 0, engine="vllm", max_tokens=1))
+        print(f"starting vLLM, every time it is asked: {begun.total('vllm start')[2]:.1f} CPU-s")
     print(f"{in_flight} stories in flight, {a.threads} threads\n")
     print("| | stories | tokens/CPU-s | tokens/s | of generate float32 | of generate bfloat16 |\n|---|---|---|---|---|---|")
     for name in turns.spent:
