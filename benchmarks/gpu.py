@@ -9,7 +9,7 @@ and stops when it is used up; one that fails says why, and the others go on. Wha
 
 tests     those marked gpu
 sampling  the paper's models, trained briefly so that stories end: steps recorded as CUDA graphs, the same steps one by one,
-          `transformers.generate` (one turn, being slow), and vLLM where `Ancestral` knows and finds it. They take turns; all that
+          `transformers.generate` (one turn, being slow), and vLLM where it is installed. They take turns; all that
           one needs is counted: casting weights, caches, recording. Beside it the memory's limit: a token reads the keys and values
           before it, and weights are read once a step, by all stories; at the rate of a copy on the device.
 training  the paper's models in bfloat16, at the paper's 32 stories a step and at many; over what the device multiplies at.
@@ -43,7 +43,6 @@ from training import stories
 
 from refeed.core import devices
 from refeed.core.devices import Devices
-from refeed.core.errors import RefeedError
 from refeed.core.rows import Ragged
 from refeed.core.seeds import Seed
 from refeed.families.language import nets, packed_nets, presets
@@ -51,7 +50,7 @@ from refeed.families.language.layout import TrainingText
 from refeed.families.language.learner import Llama
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.sampler import NUMBER_BYTES, Ancestral, slots
-from refeed.families.language.sampling import wave
+from refeed.families.language.sampling import vllm, wave
 from refeed.families.language.sampling.network import read
 from refeed.families.language.training import DTYPES, gradients, num_weights
 
@@ -126,12 +125,9 @@ def tests(run: Run) -> Iterator[Found]:
 
 
 def sampling(run: Run) -> Iterator[Found]:
-    try:
-        Ancestral(engine="vllm")
-        vllm = True
-    except RefeedError as error:
-        vllm = False
-        yield {"contender": "vLLM", "skipped": str(error)}
+    with_vllm = not vllm.missing()
+    if not with_vllm:
+        yield {"contender": "vLLM", "skipped": "it is not installed"}
     for name, learner in run.learners.items():
         if run.seconds_left < 20 and not run.tiny:
             yield {"model": name, "skipped": "the time is used up"}
@@ -140,12 +136,12 @@ def sampling(run: Run) -> Iterator[Found]:
         model = fitted(learner(steps=steps), vocabulary)
         model.net.to(run.device)
         for dtype in NUMBER_BYTES:
-            yield from _contest(run, name, model, dtype, vllm=vllm)
+            yield from _contest(run, name, model, dtype, with_vllm=with_vllm)
         del model
         _release(run.device)
 
 
-def _contest(run: Run, name: str, model: LanguageModel, dtype: str, *, vllm: bool) -> Iterator[Found]:
+def _contest(run: Run, name: str, model: LanguageModel, dtype: str, *, with_vllm: bool) -> Iterator[Found]:
     """Turns of all contenders with one model in one format."""
     network = read(model.net)
     assert network is not None
@@ -166,7 +162,7 @@ def _contest(run: Run, name: str, model: LanguageModel, dtype: str, *, vllm: boo
         contenders["refeed, recorded"] = ours
     contenders["refeed, steps one by one"] = one_by_one
     contenders["generate"] = lambda seed: _generate(run, model, dtype, theirs)
-    if vllm:
+    if with_vllm:
         contenders["vLLM"] = lambda seed: ours(seed, engine="vllm")
     ours(99, number=min(batch, 64))  # libraries are loaded
     for turn in range(run.options.rounds):

@@ -354,6 +354,13 @@ def test_impossible_settings_are_refused(model, world):
         Ancestral(max_tokens=4, prompt=4).sample(model, 1, world=world, seed=Seed(0))
 
 
+def test_a_gpu_that_is_not_there_is_named(model, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for engine in ("auto", "torch", "vllm"):
+        with pytest.raises(StudyError, match=r"(?s)finds no CUDA device.*'cpu'"):
+            Ancestral(device="cuda", engine=engine).sample(model, 1, world=None, seed=Seed(0))
+
+
 def test_no_rows_are_no_rows(model, world, engine):
     assert len(Ancestral(engine=engine).sample(model, 0, world=None, seed=Seed(0))) == 0
     assert len(Ancestral(engine=engine, temperature=0.0).sample(model, 0, world=None, seed=Seed(0))) == 0

@@ -128,8 +128,10 @@ def test_another_architecture(model, world, engine):
 
 
 def test_what_cannot_be_had_is_said(model, engine):
+    from refeed.families.language.sampling.vllm_worker import refuse_other_device
+
     with pytest.raises(StudyError, match="built for 'cpu'"):
-        drawn(model, 1, engine=engine, device="cuda")
+        refuse_other_device("cuda")
     small_heads = nets.gpt2(
         vocabulary=model.tokenizer.size, end=0, context=80, width=32, layers=1, heads=4, feed_forward=64, deviation=0.1
     )

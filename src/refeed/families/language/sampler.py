@@ -130,6 +130,8 @@ class Ancestral:
         """Which engine, on which device. A missing compiler is told: what it costs is time."""
         import torch
 
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise StudyError("sampler.device = 'cuda', but PyTorch finds no CUDA device.", hint="Leave it out, or set it to 'cpu'.")
         if self.engine == "vllm":
             if vllm.missing():
                 raise StudyError(
