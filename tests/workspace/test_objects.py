@@ -1,32 +1,40 @@
 """What is asked of an object store, and claims on steps in it."""
 
+import importlib
 import json
+import sys
 import threading
 import time
 
 import pytest
 
-from object_stores import new_url, s3_server
+from object_stores import SERVERS, new_url
 from refeed.core.errors import MissingExtra, NotAWorkspace, WorkspaceError
 from refeed.workspace import claims as module
 from refeed.workspace import open_workspace
 from refeed.workspace.claims import Claims
 from refeed.workspace.objects import ObjectStore
 
-pytest.importorskip("fsspec")
+fsspec = pytest.importorskip("fsspec")
 DIGEST = "ab" * 16
 
 
 @pytest.fixture(scope="module")
 def server():
-    with s3_server():
+    with SERVERS["s3"]():
         yield
 
 
-@pytest.fixture(params=["s3", "file", "memory"])
+@pytest.fixture(scope="module")
+def google():
+    with SERVERS["gs"]():
+        yield
+
+
+@pytest.fixture(params=["s3", "gs", "file", "memory"])
 def store(request, tmp_path):
-    if request.param == "s3":
-        request.getfixturevalue("server")
+    if name := {"s3": "server", "gs": "google"}.get(request.param):
+        request.getfixturevalue(name)
     return ObjectStore(new_url(request.param, tmp_path))
 
 
@@ -165,25 +173,31 @@ def test_a_store_that_lets_a_name_be_written_twice_is_refused(server, tmp_path, 
     assert ObjectStore(old).names("") == []
 
 
-def test_what_is_no_workspace_is_one_error(tmp_path, server):
+def test_what_is_no_workspace_is_one_error(tmp_path, server, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(NotAWorkspace, match=r"holds objects but is not a refeed workspace"):
         open_workspace(f"file://{tmp_path}/full")
     with pytest.raises(NotAWorkspace, match=r"it is not known that a name is written only once at ftp://"):
         open_workspace("ftp://host/folder")
-    with pytest.raises(MissingExtra, match=r"needs a package that is not installed") as caught:
-        open_workspace("gs://bucket/prefix")
-    assert caught.value.hint == "Type: pip install gcsfs"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "gcsfs", None)
+        without.delitem(importlib.import_module("fsspec.registry")._registry, "gs", raising=False)
+        with pytest.raises(MissingExtra, match=r"needs a package that is not installed") as caught:
+            open_workspace("gs://bucket/prefix")
+    assert caught.value.hint == "Type: pip install 'refeed[google]'"
     with pytest.raises(WorkspaceError, match=r"cannot work with s3://no-such-bucket/w: .*bucket does not exist"):
         open_workspace("s3://no-such-bucket/w")
+
+
+def test_a_bucket_that_google_does_not_have_is_one_error(google):
+    with pytest.raises(WorkspaceError, match=r"cannot work with gs://no-such-bucket/w: there is no such bucket"):
+        open_workspace("gs://no-such-bucket/w")
 
 
 def test_a_store_that_cannot_be_reached_is_one_error(server, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    import fsspec
-
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(WorkspaceError, match=r"cannot work with s3://refeed/w: Could not connect"):
         open_workspace("s3://refeed/w")

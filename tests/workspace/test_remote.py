@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faulty import divided_study, done, faulty_study, repeated
-from object_stores import new_url, s3_server
+from object_stores import SERVERS, new_url
 from refeed.core.errors import EngineError, StudyError
 from refeed.studies import run
 from refeed.studies.engines import Processes
@@ -28,20 +28,29 @@ TESTS = str(Path(__file__).parent.parent)
 
 @pytest.fixture(scope="module")
 def server():
-    with s3_server():
+    with SERVERS["s3"]():
         yield
 
 
-@pytest.fixture(params=["s3", "file"])
+@pytest.fixture(scope="module")
+def google():
+    with SERVERS["gs"]():
+        yield
+
+
+@pytest.fixture(params=["s3", "gs", "file"])
 def url(request, tmp_path):
-    if request.param == "s3":
-        request.getfixturevalue("server")
+    if name := {"s3": "server", "gs": "google"}.get(request.param):
+        request.getfixturevalue(name)
     return new_url(request.param, tmp_path)
 
 
 @pytest.fixture
-def s3(server, tmp_path):
-    return new_url("s3", tmp_path)
+def s3(request, tmp_path):
+    """A bucket of S3; with REFEED_TEST_STORE=gs one of Google's, so that all of this can be seen there too."""
+    kind = os.environ.get("REFEED_TEST_STORE", "s3")
+    request.getfixturevalue({"s3": "server", "gs": "google"}[kind])
+    return new_url(kind, tmp_path)
 
 
 @pytest.fixture

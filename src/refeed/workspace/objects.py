@@ -14,7 +14,7 @@ from typing import Any
 
 from refeed.core.errors import MissingExtra, NotAWorkspace, WorkspaceError
 
-PACKAGES = {"s3": "'refeed[remote]'", "s3a": "'refeed[remote]'", "gs": "gcsfs", "gcs": "gcsfs"}
+PACKAGES = {"s3": "'refeed[remote]'", "s3a": "'refeed[remote]'", "gs": "'refeed[google]'", "gcs": "'refeed[google]'"}
 ON_DISK, IN_MEMORY = ("file", "local"), threading.Lock()
 
 
@@ -27,8 +27,8 @@ class ObjectStore:
     """Objects by name under the prefix of `url`; what cannot be reached is one `WorkspaceError`.
 
     Of a store it is asked that an object appears whole or not at all, that whoever reads or lists after a write sees it, and that
-    `create` refuses a name that exists, in one act. S3 does all three. Only URLs are taken whose client is known to ask for that:
-    fsspec's own way, which others inherit, is to look first and to write then.
+    `create` refuses a name that exists, in one act. S3 and Google Cloud Storage do all three. Only URLs are taken whose client is
+    known to ask for that: fsspec's own way, which others inherit, is to look first and to write then.
     """
 
     def __init__(self, url: str) -> None:
@@ -151,6 +151,8 @@ class ObjectStore:
             if isinstance(error, FileNotFoundError) and not writing:
                 raise
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            if isinstance(error, FileNotFoundError) and is_url(reason):  # what Google's client says of a bucket
+                reason = "there is no such bucket"
             raise WorkspaceError(
                 f"cannot work with {self.url}: {reason.rstrip('.')}.",
                 hint="Nothing is lost. Check its name, the network and your credentials, then type the same command again.",
