@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.util import find_spec
 
 import numpy as np
@@ -105,7 +106,8 @@ def test_bfloat16_is_near(model, engine):
     assert np.abs(np.bincount(first, minlength=len(truth)) / 20000 - truth).sum() / 2 < 0.04
 
 
-def test_the_process_ends_with_whom_it_serves(model, engine):
+def test_the_process_ends_with_whom_it_serves_and_leaves_nothing(model, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     job = Job(draws=Draws(), key=0, stories=1000, limit=80, end=model.tokenizer.end, slots=8)
     drawing = vllm.stories(model.net, job, device="auto", threads=1)
     story, length, tokens = next(drawing)
@@ -114,6 +116,7 @@ def test_the_process_ends_with_whom_it_serves(model, engine):
     process = drawing.gi_yieldfrom.gi_frame.f_locals["process"]
     drawing.close()
     assert process.poll() is not None
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_architecture(model, world, engine):

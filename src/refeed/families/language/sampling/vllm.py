@@ -67,6 +67,7 @@ def cache_bytes(net: Any, job: Job) -> int:
 def _heard(folder: Path, threads: int) -> Iterator[Finished]:
     """What the process says, until it says that it is done."""
     environment = os.environ | SETTINGS | dict.fromkeys(THREADS, str(threads))
+    environment["TMPDIR"] = str(folder)  # what vLLM leaves behind goes with it
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
