@@ -33,6 +33,7 @@ SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
+    "PYTHONSAFEPATH": "1",  # `-m` would put the current folder first, and a random.py in it before Python's own
 }
 
 
