@@ -15,7 +15,7 @@ from refeed.studies.engines import Processes
 from refeed.studies.engines.arrays import arrays
 from refeed.studies.estimate import estimate
 from refeed.studies.resources import Resources
-from refeed.studies.tasks import plan
+from refeed.studies.tasks import perform, plan
 from refeed.workspace import Workspace
 from refeed.workspace.garbage import find
 from toy import kept_study
@@ -95,6 +95,17 @@ def test_an_interrupted_sample_goes_on_from_its_finished_parts(whole, tmp_path):
     run(study, workspace=tmp_path / "w")
     assert kept(tmp_path / "w") == whole[0]
     assert not repeated(tmp_path / "log")
+
+
+def test_a_part_of_what_another_put_together_meanwhile_is_not_drawn_again(whole, tmp_path):
+    study = divided_study(tmp_path / "log", parts=3)
+    store = Workspace(tmp_path / "w")
+    planned = plan(study, store)
+    run(study, workspace=tmp_path / "w")
+    assert not any(perform(task, study, store).failed for task in planned.pending.values() if task.kind == "part")
+    assert not repeated(tmp_path / "log")
+    assert not list((tmp_path / "w" / "partial").iterdir())
+    assert kept(tmp_path / "w") == whole[0]
 
 
 def test_parts_of_another_number_are_left_and_swept_away(whole, tmp_path):

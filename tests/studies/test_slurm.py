@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from fake_slurm import FakeSlurm
-from faulty import KINDS, Lengthy, done, faulty_study, repeated
+from faulty import KINDS, Lengthy, divided_study, done, faulty_study, repeated
 from refeed.core.errors import EngineError
 from refeed.studies import run
 from refeed.studies.engines.arrays import arrays
@@ -158,6 +158,21 @@ def test_a_preempted_fit_that_keeps_its_state_goes_on_from_there(slurm, tmp_path
     assert len(parts) == 20
     assert sum(parts.values()) <= 21  # the part in which it was preempted
     assert slurm.states()[preempted[0]] == "COMPLETED"
+
+
+@pytest.mark.parametrize("cluster", ["slurm", pytest.param("local", marks=pytest.mark.slow)])
+def test_parts_of_samples_have_the_bytes_of_samples_drawn_at_once_and_a_killed_part_is_drawn_again(slurm, tmp_path, cluster):
+    rows = {}
+    for name, parts, kill in (("inline", 1, ()), ("slurm", 3, ("part",))):
+        study = divided_study(tmp_path / name, parts=parts, kill=kill, seeds=1, generations=1 if cluster == "local" else 2)
+        found = run(study, workspace=tmp_path / f"{name}-w", **({"engine": Slurm(**QUICK, cluster=cluster)} if kill else {}))
+        files = (tmp_path / f"{name}-w" / "steps").glob("*/rows.parquet")
+        rows[name] = found.scores.to_pylist(), {path.parent.name: path.read_bytes() for path in files}
+    assert rows["slurm"] == rows["inline"]
+    assert list(repeated(tmp_path / "slurm").values()) == [2]  # the part whose job was killed
+    kinds = [step.split()[0] for step in done(tmp_path / "slurm")]
+    assert (kinds.count("part"), kinds.count("sample")) == (3 * len(rows["inline"][1]), 0)
+    assert not list((tmp_path / "slurm-w" / "partial").iterdir())
 
 
 DRIVER = """

@@ -17,7 +17,7 @@ from refeed.studies.engines import Processes
 from refeed.studies.engines.slurm import Slurm
 from refeed.studies.estimate import estimate
 from refeed.studies.export import export
-from refeed.studies.tasks import plan
+from refeed.studies.tasks import perform, plan
 from refeed.workspace import DamagedWarning, claims, open_workspace
 from refeed.workspace.objects import ObjectStore
 from toy import Slow, kept_study
@@ -130,8 +130,12 @@ def test_parts_of_samples_go_through_the_store(s3, tmp_path, machine):
 
     with pytest.raises(KeyboardInterrupt):
         run(study, workspace=s3, listener=interrupt)
+    machine("c")
+    late = open_workspace(s3)
+    planned = plan(study, late)
     machine("b")
     found = run(study, workspace=s3)
+    assert not any(perform(task, study, late).failed for task in planned.pending.values() if task.kind == "part")  # by now whole
     assert not repeated(tmp_path / "log")
     assert found.scores.equals(run(divided_study(tmp_path / "l", parts=1, seeds=1, generations=1), workspace=tmp_path / "w").scores)
     store = ObjectStore(s3)

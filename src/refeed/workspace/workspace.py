@@ -19,6 +19,7 @@ from refeed.core.checkpoints import kept_in
 from refeed.core.devices import granted
 from refeed.core.errors import Damaged, NotAWorkspace, Stopped
 from refeed.core.memory import Memory
+from refeed.core.rows import Rows
 from refeed.core.steps import POSITION, Alter, Draw, Fit, Measure, Part, Reduce, Sample, Step
 from refeed.workspace import artefacts
 from refeed.workspace.audit import audit
@@ -170,6 +171,8 @@ class Workspace:
                 if isinstance(step, Measure):
                     self.refresh()
                 value = self._find(step, locked=True)
+                if value is None and isinstance(step, Part) and self._find(step.whole) is not None:
+                    return Rows()  # another process has put the whole together: no part of it is needed any more
                 if value is None:
                     value = self._make(step)
         self.memory.remember(step, value)

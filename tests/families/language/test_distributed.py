@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +258,22 @@ BEGAN = "echo '[\"began\"]'\n"
 def test_a_launcher_that_cannot_start_says_why(launcher, small, data, world):
     launcher("echo RendezvousConnectionError: the connection to the C10d store has failed >&2; exit 1")
     with pytest.raises(StepFailed, match=r"could not start the processes of a fit:\nRendezvousConnectionError: the connection"):
+        fit_by_two(small, data, world)
+
+
+def test_a_file_that_lies_about_is_not_taken_for_a_module_of_python(launcher, small, data, world, tmp_path, monkeypatch):
+    (tmp_path / "this.py").write_text("raise RuntimeError('of the folder')")
+    monkeypatch.chdir(tmp_path)
+    launcher(f"{sys.executable} -m this > {tmp_path}/said && echo no wonder >&2; exit 1")
+    with pytest.raises(StepFailed, match="no wonder"):
+        fit_by_two(small, data, world)
+    assert "Tim Peters" in (tmp_path / "said").read_text()
+
+
+def test_what_a_cluster_says_to_torchrun_is_not_heard(launcher, small, data, world, monkeypatch):
+    monkeypatch.setenv("PET_NNODES", "2")  # it would wait for another machine
+    launcher("echo of ${PET_NNODES:-this} machine >&2; exit 1")
+    with pytest.raises(StepFailed, match="of this machine"):
         fit_by_two(small, data, world)
 
 
