@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
 import torch
-from sampling import CONTEXT, fitted
+from sampling import CONTEXT, fitted, generated
 from training import stories
 
 from refeed.core import devices
@@ -161,7 +161,7 @@ def _contest(run: Run, name: str, model: LanguageModel, dtype: str, *, with_vllm
     if run.device == "cuda":
         contenders["refeed, recorded"] = ours
     contenders["refeed, steps one by one"] = one_by_one
-    contenders["generate"] = lambda seed: _generate(run, model, dtype, theirs)
+    contenders["generate"] = lambda seed: generated(model, dtype, theirs)
     if with_vllm:
         contenders["vLLM"] = lambda seed: ours(seed, engine="vllm")
     ours(99, number=min(batch, 64))  # libraries are loaded
@@ -195,26 +195,6 @@ def _contest(run: Run, name: str, model: LanguageModel, dtype: str, *, with_vllm
                 "GB": peak[0],
                 "seconds": seconds,
             }
-
-
-def _generate(run: Run, model: LanguageModel, dtype: str, batch: int) -> Ragged:
-    """One batch of `transformers.generate`, pure ancestral sampling, cast included."""
-    import copy
-
-    from transformers import GenerationConfig
-
-    end = model.tokenizer.end
-    settings = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=model.context - 1, use_cache=True,
-        bos_token_id=end, eos_token_id=end, pad_token_id=end,
-    )  # fmt: skip
-    net = model.net if dtype == "float32" else copy.deepcopy(model.net).to(DTYPES[dtype])
-    prompt = torch.full((batch, 1), end, device=run.device)
-    with torch.inference_mode():
-        new = net.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)[:, 1:].cpu().numpy()
-    ended = new == end
-    length = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, new.shape[1])
-    return Ragged(new[np.arange(new.shape[1]) < length[:, None]], np.concatenate([[0], np.cumsum(length)]))
 
 
 def _limit(run: Run, model: LanguageModel, network: Any, lengths: np.ndarray, dtype: str, in_flight: int) -> float:

@@ -133,27 +133,29 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
-def generate(model: LanguageModel, dtype: str, batch: int) -> Callable[[], tuple[int, int]]:
-    """One batch of `transformers.generate`, pure ancestral sampling, cast included."""
+def generated(model: LanguageModel, dtype: str, batch: int) -> Ragged:
+    """One batch of `transformers.generate`, pure ancestral sampling, cast included, where the model is."""
     import copy
 
     from transformers import GenerationConfig
 
     end = model.tokenizer.end
     settings = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=CONTEXT - 1, use_cache=True,
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=model.context - 1, use_cache=True,
         bos_token_id=end, eos_token_id=end, pad_token_id=end,
     )  # fmt: skip
 
-    def work() -> tuple[int, int]:
-        net = model.net if dtype == "float32" else copy.deepcopy(model.net).to(getattr(torch, dtype))
-        prompt = torch.full((batch, 1), end)
-        with torch.inference_mode():
-            new = net.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)[:, 1:].numpy()
-        ended = new == end
-        return batch, int(np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, new.shape[1]).sum())
+    net = model.net if dtype == "float32" else copy.deepcopy(model.net).to(getattr(torch, dtype))
+    prompt = torch.full((batch, 1), end, device=net.device)
+    with torch.inference_mode():
+        new = net.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)[:, 1:].cpu().numpy()
+    ended = new == end
+    length = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, new.shape[1])
+    return Ragged(new[np.arange(new.shape[1]) < length[:, None]], np.concatenate([[0], np.cumsum(length)]))
 
-    return work
+
+def generate(model: LanguageModel, dtype: str, batch: int) -> Callable[[], tuple[int, int]]:
+    return lambda: (batch, len(generated(model, dtype, batch).values))
 
 
 def sample(model: LanguageModel, stories: int, seed: int, **options: Any) -> Callable[[], tuple[int, int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -29,12 +28,11 @@ import torch
 from refeed.core import checkpoints, progress
 from refeed.core.devices import Devices
 from refeed.core.errors import RefeedError, StepFailed, StudyError
-from refeed.families.language import packed_nets
+from refeed.families.language import children, packed_nets
 from refeed.families.language.sending import dump, load
 from refeed.families.language.training import Training
 
 MAX_RETRIES = 2
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 HELD_BACK = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}  # Ctrl-C and what Slurm sends are for the driver, which ends the others
 OF_A_LAUNCHER = ("PET_", "TORCHELASTIC_")  # options of torchrun that a cluster's own launcher sets: the number of its machines
 log = logging.getLogger("refeed")
@@ -112,10 +110,8 @@ class _Run:
         for path in folder.glob("error-*"):
             path.unlink()
         shutil.rmtree(folder / "result", ignore_errors=True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_LAUNCHER)}
-        environment |= dict.fromkeys(THREADS, str(devices.threads))
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment["PYTHONSAFEPATH"] = "1"  # `-m` would put the current folder first, and a random.py in it before Python's own
+        ours = children.environment(devices.threads)
+        environment = {name: value for name, value in ours.items() if not name.startswith(OF_A_LAUNCHER)}
         if sys.platform == "linux" and not torch.cuda.is_available():
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else by the host's name, which may not be one that resolves
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices.count}", "--max-restarts=0"]

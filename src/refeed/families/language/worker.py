@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import traceback
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, distributed
 
 from refeed.core import checkpoints, progress
 from refeed.core.errors import Stopped
-from refeed.families.language import packed_nets
+from refeed.families.language import children, packed_nets
 from refeed.families.language.distributed import Ranks, Replicated, Sharded, too_large
 from refeed.families.language.launch import Job
 from refeed.families.language.sending import dump, load
@@ -30,7 +29,7 @@ def main(folder: Path) -> None:
     """What each process runs."""
     voice = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no word to the driver
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    children.end_with_parent()
     rank = int(os.environ["RANK"])
     try:
         with ExitStack() as stack:
@@ -93,11 +92,6 @@ class _Telling(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._tell("warning", record.getMessage())
-
-
-def _end_with_driver() -> None:
-    os.read(0, 1)  # not sys.stdin, whose lock would abort an interpreter that ends by an error
-    os._exit(1)
 
 
 def _is_of_another(error: Exception) -> bool:

@@ -7,7 +7,6 @@ since memory, a GPU's too, is free again when it ends.
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from refeed.core.errors import RefeedError, StepFailed
-from refeed.families.language import nets
+from refeed.families.language import children, nets
 from refeed.families.language.sampling.draws import Finished, Job
 from refeed.families.language.sampling.network import read
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 BLOCK = 128  # tokens, the largest unit in which vLLM gives out its cache
 UNKNOWN = 2 << 30  # bytes of cache for a network whose keys and values cannot be counted beforehand
 SETTINGS = {
@@ -33,7 +31,6 @@ SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
-    "PYTHONSAFEPATH": "1",  # `-m` would put the current folder first, and a random.py in it before Python's own
 }
 
 
@@ -67,9 +64,8 @@ def cache_bytes(net: Any, job: Job) -> int:
 
 def _heard(folder: Path, threads: int) -> Iterator[Finished]:
     """What the process says, until it says that it is done."""
-    environment = os.environ | SETTINGS | dict.fromkeys(THREADS, str(threads))
+    environment = children.environment(threads) | SETTINGS
     environment["TMPDIR"] = str(folder)  # what vLLM leaves behind goes with it
-    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "refeed.families.language.sampling.vllm_worker", str(folder)],

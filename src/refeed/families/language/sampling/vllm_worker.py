@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refeed.core.errors import RefeedError, Stopped, StudyError
+from refeed.families.language import children
 from refeed.families.language.sampling.draws import Finished, Job, choose, uniform
 
 
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     """Says each lot of stories that ended, or an error, then None, all as pickles."""
     voice = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no word of ours
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    children.end_with_parent()
     job, device, memory = pickle.loads((folder / "job").read_bytes())
     said: Any
     try:
@@ -150,11 +150,6 @@ def refuse_non_finite(logits: Any) -> None:
 
     if bad := int((~torch.isfinite(logits.amax(dim=-1))).sum()):
         raise Stopped("non-finite", f"{bad} stories have logits that are NaN or infinite")
-
-
-def _end_with_driver() -> None:
-    os.read(0, 1)  # not sys.stdin, whose lock would abort an interpreter that ends by an error
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ template <class F> struct Worker {
             for (int m = 0; m < heads; m++) rounded_to(query + m * value_size, q + (first + m) * d, net.blocks[layer].scale);
             for (int b = 0, n; b < blocks; b += n) {
                 n = std::min(BLOCKS, blocks - b);
-                product(n)(key_size / F::PACK, query, value_size, keys + b * key_block, V * F::PACK, key_block, next_key, nullptr, nullptr, out);
+                product(n)(key_size / F::PACK, query, value_size, keys + b * key_block, V * F::PACK, key_block, next_key, nullptr, nullptr,
+                           out);
                 for (int m = 0; m < heads; m++)
                     for (int c = 0; c < n; c++) store(&scores[m * span + (b + c) * V], out[m * BLOCKS + c]);
             }
@@ -186,7 +187,8 @@ template <class F> struct Worker {
             const int steps = (count + F::PACK - 1) / F::PACK;
             for (int b = 0, n; b < value_size / V; b += n) {
                 n = std::min(BLOCKS, value_size / V - b);
-                product(n)(steps, p, weights_size, values + b * V * F::PACK, value_row, V * F::PACK, next_value, nullptr, nullptr, out);
+                product(n)(steps, p, weights_size, values + b * V * F::PACK, value_row, V * F::PACK, next_value, nullptr, nullptr,
+                           out);
                 for (int m = 0; m < heads; m++) {
                     Number* head = to + (first + m) * d;
                     for (int c = 0; c < n; c++) {

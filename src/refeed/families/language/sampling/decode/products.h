@@ -28,7 +28,7 @@ struct Soon {
         at += 64;
     }
 };
-constexpr int LINES = 4;  // fetched every second step; of more at a time the processor drops some
+constexpr int LINES = 3;  // fetched every second step
 
 // out[m][n] = sum over k of w[k, n] x[m, k], for M rows and N blocks, one k after the other. w[k, n] stands at w + k next + n block;
 // with APART every row has weights of its own, that of row m at so much times m. Else they are those of a Matrix, and meanwhile what
