@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from refeed.core.errors import EngineError, RefeedError
-from refeed.core.steps import Sample, Step
 from refeed.studies import resources
 from refeed.studies.engines.arrays import Array, arrays
 from refeed.studies.engines.base import (
@@ -31,7 +30,6 @@ from refeed.studies.engines.base import (
 )
 from refeed.studies.engines.elsewhere import Probe, look
 from refeed.studies.environment import versions
-from refeed.studies.study import Study
 from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace
 from refeed.workspace.files import write_bytes
@@ -159,7 +157,8 @@ class Element:
         try:
             study = unpacked((Path(self.probe.folder) / "study").read_bytes())
             workspace = Workspace(self.probe.workspace)
-            if not all(workspace.has(step) and not workspace.outcome(step) for step in self._needed(study)):
+            inputs = [step for step in self.task.steps(study) for step in step.inputs()] if self.task.after else []
+            if not all(workspace.has(step) and not workspace.outcome(step) for step in inputs):
                 return None
             event = perform_and_tell(self.task, study, workspace, lambda event: None)
         except RefeedError as error:
@@ -167,11 +166,6 @@ class Element:
         if _preempted and event.result.failed:  # the exit that ended the step was no doing of the step
             sys.exit(1)
         return event
-
-    def _needed(self, study: Study) -> Iterator[Step]:
-        for step in self.task.steps(study) if self.task.after else []:
-            yield from step.inputs()
-            yield from step.parts if isinstance(step, Sample) else ()
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job is preempted or out of time: the same again, which goes on from what is stored."""
