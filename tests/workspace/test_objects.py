@@ -159,6 +159,15 @@ def test_a_holder_that_comes_back_does_not_take_the_claim_of_another_with_it(mem
     assert memory.read(f"claims/{DIGEST}/000001") == b'{"token": "of a third"}'
 
 
+def test_a_holder_that_comes_back_does_not_count_in_the_claim_of_another(memory, quick):
+    claims = Claims(memory)
+    with claims.hold(DIGEST):
+        with claims._guard:  # frozen, until its claim is another's
+            memory.write(f"claims/{DIGEST}/000001", b'{"token": "of a third"}')
+        time.sleep(4 * module.BEAT)
+        assert memory.read(f"claims/{DIGEST}/000001") == b'{"token": "of a third"}'
+
+
 def test_half_a_claim_is_waited_for_and_taken_over(memory, quick):
     memory.write(f"claims/{DIGEST}/000001", b'{"tok')
     with Claims(memory).hold(DIGEST):

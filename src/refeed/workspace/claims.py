@@ -109,7 +109,8 @@ class Claims:
                     if name not in self._held:
                         continue
                     try:
-                        self._store.write(name, _content(token, number))
+                        if _token(self._store.read(name)) == token:  # else it was taken over while we were silent
+                            self._store.write(name, _content(token, number))
                     except WorkspaceError as error:
                         log.warning("%s", error.message)
 
