@@ -107,7 +107,7 @@ def test_ctrl_c_stops_with_130_and_the_run_can_be_resumed(tmp_path, workers):
     while not (records.exists() and len(list(records.iterdir())) > 3) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "run the same command again to go on" in stderr
     assert "Traceback" not in stderr

@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_is_never_touched(store):
 def _hold(path, ready, leave):
     with Workspace(path).locks.hold("0" * 32):
         ready.set()
-        leave.wait(30)
+        leave.wait(300)
 
 
 def test_it_is_refused_while_a_step_is_being_made(store):
@@ -107,7 +107,7 @@ def test_it_is_refused_while_a_step_is_being_made(store):
     ready, leave = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(store.path, ready, leave))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     try:
         with pytest.raises(WorkspaceError, match="another process is at work"):
             collect(store)
