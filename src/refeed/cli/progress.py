@@ -30,16 +30,20 @@ class Display:
                 TimeElapsedColumn,
                 TimeRemainingColumn,
             )
+            from rich.table import Column
 
+            console = Console(stderr=True)
+            # what a step says of itself is never cut: on a narrow terminal its name is, and the bar goes
+            roomy = (BarColumn(bar_width=20), TimeElapsedColumn()) if console.width >= 120 else ()
             self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+                *roomy,
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
+                console=console,
                 transient=True,
+                expand=True,
             )
             self._progress.start()
         return self
@@ -66,8 +70,7 @@ class Display:
             if key not in self._bars:
                 self._bars[key] = self._progress.add_task(self._name(event), total=event.total, rate="")
             task = self._progress.tasks[self._progress.task_ids.index(self._bars[key])]
-            rate = f"{event.done / task.elapsed:,.0f} {event.unit}/s" if task.elapsed else event.unit
-            rate = f"{rate}, {event.note}" if event.note else rate
+            rate = event.note or (f"{event.done / task.elapsed:,.0f} {event.unit}/s" if task.elapsed else event.unit)
             self._progress.update(self._bars[key], completed=int(event.done), total=int(event.total), rate=rate)
 
     def _name(self, event: Event) -> str:
