@@ -210,11 +210,11 @@ def check_options(make: Callable[..., Any], options: dict[str, Any], what: str, 
     model = _options_model(make)
     for name in options:
         if name not in model.model_fields:
-            raise StudyError(
-                f"{what} has no option {name!r}{did_you_mean(name, model.model_fields)}",
-                hint=f"Options: {', '.join(model.model_fields) or 'none'}.",
-                at=f"{where}.{name}",
-            )
+            meant = did_you_mean(name, model.model_fields)
+            hint = f"Options: {', '.join(model.model_fields) or 'none'}."
+            if meant == "." and where in ("source", "learner", "sampler"):  # perhaps what the study says for another kind
+                hint += f"\n  To leave out what the study says of another {where}: --set '{where}={{kind=\"...\", ...}}'"
+            raise StudyError(f"{what} has no option {name!r}{meant}", hint=hint, at=f"{where}.{name}")
     try:
         checked = model.model_validate(options)
     except ValidationError as invalid:

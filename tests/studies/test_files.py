@@ -130,6 +130,7 @@ def test_a_mistake_is_one_clear_error_with_its_line(old, new, message, line):
     [
         ("generations", "--set takes KEY=VALUE, not 'generations'"),
         ("source.row=3", "source 'linear' has no option 'row'; did you mean 'rows'?"),
+        ("learner.kind=ols", "To leave out what the study says of another learner: --set 'learner="),
         ("source.rows=-3", "must be at least 1"),
         ("policy.capacity=3", "no policy of this study has an option 'capacity'"),
         ("learner=rigde", "did you mean 'ridge'?"),

@@ -129,7 +129,10 @@ class Learner(Protocol):
 
 
 class Sampler(Protocol):
-    """How rows are drawn from a model. `world` offers what sampling may be given: real inputs, prompts, graphs."""
+    """How rows are drawn from a model. `world` offers what sampling may be given: real inputs, prompts, graphs.
+
+    It may have `check(source, learner)`, which raises a `StudyError` for what could not be drawn, before anything runs.
+    """
 
     def sample(self, model: Any, num_rows: int, *, world: Any, seed: Seed) -> Rows: ...
 
@@ -191,8 +194,8 @@ class Metric(Protocol):
     """Numbers about a model (`needs` names what of it) or its samples (`needs` holds "samples").
 
     One that needs "history" has `history_rows`, and `measure` is given `history` too: the first so many rows that each earlier
-    model of the lineage wrote. It may have `check(source)`, which raises a `StudyError` for what it could not measure, before
-    anything runs.
+    model of the lineage wrote. It may have `check(source, learner)`, which raises a `StudyError` for what it could not measure,
+    before anything runs.
     """
 
     name: ClassVar[str]

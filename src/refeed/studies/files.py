@@ -158,9 +158,12 @@ def _case(name: str, table: dict[str, Any], labels: dict[str, Any], prefix: str)
         raise mistake(f"metrics must be a list, not {entries!r}.", f"{prefix}metrics")
     with located(f"{prefix}metrics"):
         metrics = tuple(catalogue.build(entry, family.metrics, "metric") for entry in entries)
-    with located(f"{prefix}metrics"):
-        case = Case(name=name, family=family.name, labels=labels, metrics=metrics, start=start, **parts)
+    case = Case(name=name, family=family.name, labels=labels, metrics=metrics, start=start, **parts)
+    try:
         case.check()
+    except StudyError as error:
+        error.at = f"{prefix}{error.at or 'metrics'}"
+        raise
     return case
 
 

@@ -62,9 +62,10 @@ class Case:
         for fitting in (self.learner, self.first_learner):
             if check := getattr(fitting, "check", None):
                 check(source=self.source, start=self.start)
-        for metric in self.metrics:
-            if check := getattr(metric, "check", None):
-                check(source=self.source)
+        for used in filter(None, (self.learner, self.first_learner)):
+            for part in (self.sampler, *self.metrics):
+                if check := getattr(part, "check", None):
+                    check(source=self.source, learner=used)
         if self.start == "previous" and "warm_start" not in self.learner.provides:
             raise StudyError(f"start = 'previous' needs a learner that can go on from a model, but {learner} cannot.", at="start")
         if self.source.rebuilds and not self.metrics:

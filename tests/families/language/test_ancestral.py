@@ -15,12 +15,14 @@ from refeed.core.seeds import Seed
 from refeed.core.steps import Sample
 from refeed.families.language import nets
 from refeed.families.language.exhibit import stories as exhibit
+from refeed.families.language.learner import Llama
 from refeed.families.language.model import LanguageModel
 from refeed.families.language.sampler import Ancestral
 from refeed.families.language.sampling import native, wave
 from refeed.families.language.sampling.draws import Draws, Job, choose, uniform
 from refeed.families.language.sampling.network import read
-from refeed.families.language.source import stories_of
+from refeed.families.language.source import StoryGrammar, stories_of
+from refeed.studies import Case
 
 needs_native = pytest.mark.skipif(native.build().library is None, reason=f"no native engine: {native.build().problem}")
 ENGINES = ["torch", pytest.param("native", marks=needs_native)]
@@ -352,6 +354,16 @@ def test_impossible_settings_are_refused(model, world):
         Ancestral(max_tokens=81).sample(model, 1, world=None, seed=Seed(0))
     with pytest.raises(StudyError, match="nothing to write"):
         Ancestral(max_tokens=4, prompt=4).sample(model, 1, world=world, seed=Seed(0))
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(max_tokens=81), Ancestral(prompt=80), Ancestral(max_tokens=4, prompt=4)])
+def test_stories_that_no_model_of_the_learner_could_write_are_refused_before_anything_is_fitted(sampler):
+    case = {"source": StoryGrammar(rows=30, test_rows=10), "metrics": ()}
+    with pytest.raises(StudyError, match=r"sampler\.(max_tokens|prompt) = .*80|nothing to write of 4") as caught:
+        Case(**case, learner=Llama(context=80), sampler=sampler).check()
+    assert "--set sampler." in caught.value.hint
+    with pytest.raises(StudyError, match=r"sampler\.(max_tokens|prompt)"):
+        Case(**case, learner=Llama(context=256), first_learner=Llama(context=3), sampler=sampler).check()
 
 
 def test_a_gpu_that_is_not_there_is_named(model, monkeypatch):

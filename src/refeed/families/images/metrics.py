@@ -236,7 +236,7 @@ class AttributeRates:
     def __post_init__(self) -> None:
         object.__setattr__(self, "track", tuple(self.track))
 
-    def check(self, *, source: Any) -> None:
+    def check(self, *, source: Any, learner: Any) -> None:
         if (known := getattr(source, "attributes", None)) is not None:
             self._refuse_unknown(known)
 

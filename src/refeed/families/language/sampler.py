@@ -99,12 +99,24 @@ class Ancestral:
             return Rows(tokens=tokens)
         return Rows(tokens=tokens, prompt_tokens=(prompts >= 0).sum(axis=1).astype(np.int32))
 
-    def _stories(self, model: LanguageModel, num_rows: int, prompts: np.ndarray | None, seed: Seed, *, first: int = 0) -> Ragged:
-        limit = model.context if self.max_tokens is None else self.max_tokens
-        if limit > model.context:
-            raise StudyError(f"sampler.max_tokens = {limit} is more than learner.context = {model.context}")
+    def check(self, *, source: Any, learner: Any) -> None:
+        """Refuse stories that are longer than what the learner's models see."""
+        if hasattr(learner, "context"):
+            self._limit(learner.context)
+
+    def _limit(self, context: int) -> int:
+        """The most tokens of a story."""
+        limit = context if self.max_tokens is None else self.max_tokens
+        if limit > context:
+            message = f"sampler.max_tokens = {limit} is more than learner.context = {context}"
+            raise StudyError(message, hint=f"Type: --set sampler.max_tokens={context}", at="sampler")
         if self.prompt >= limit:
-            raise StudyError(f"sampler.prompt = {self.prompt} leaves nothing to write of {limit} tokens")
+            message = f"sampler.prompt = {self.prompt} leaves nothing to write of {limit} tokens"
+            raise StudyError(message, hint=f"Type: --set sampler.prompt={limit - 1}, or less", at="sampler")
+        return limit
+
+    def _stories(self, model: LanguageModel, num_rows: int, prompts: np.ndarray | None, seed: Seed, *, first: int = 0) -> Ragged:
+        limit = self._limit(model.context)
         network = read(model.net)
         engine, device = self._engine(network)
         job = Job(
