@@ -64,9 +64,18 @@ def test_a_tail_that_the_end_of_a_tinystories_file_cut_off_is_dropped_and_counte
     whole = "".join(f"{s}\n<|endoftext|>\n" for s in STORIES)
     assert Text(path=write("a.txt", whole)).num_dropped == 0
     cut = Text(path=write("b.txt", whole + "Once upon a ti"))
-    assert cut.num_dropped == 1
+    with pytest.warns(UserWarning, match=r"b\.txt ends inside a story .* left out"):
+        assert cut.num_dropped == 1
     assert texts(cut) == Counter(STORIES)
     assert Text(path=write("c.txt", "---".join([*STORIES, "the end"])), separator="---").num_dropped == 0
+
+
+def test_that_lines_are_stories_is_said_where_it_is_a_guess(write):
+    path = write("a.txt", "\r\n\r\n".join(STORIES))
+    with pytest.warns(UserWarning, match=r"each of its lines is taken for a story.*source\.format=lines.*source\.separator"):
+        assert Text(path=path).detected == "lines"
+    assert texts(Text(path=path, separator="\n\n")) == Counter(STORIES)
+    assert Text(path=path, format="lines").detected == "lines"
 
 
 def test_no_story_lies_on_both_sides_and_order_does_not_matter(write):
@@ -173,6 +182,9 @@ def test_a_folder_or_no_path_at_all_is_said(tmp_path):
         _ = Text(path=str(tmp_path)).num_rows
     with pytest.raises(SourceError, match=r"source\.path is not set"):
         _ = Text().num_rows
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree")
+    with pytest.raises(SourceError, match=r"every story of .*a\.txt occurs in .*a\.txt too"):
+        _ = Text(path=str(tmp_path / "a.txt"), test_path=str(tmp_path / "a.txt")).num_rows
 
 
 @pytest.mark.parametrize(
@@ -186,7 +198,8 @@ def test_impossible_settings_are_refused(wrong):
 
 def test_the_real_sample_is_read_unchanged(tinystories):
     source = Text(path=str(tinystories), rows=400, test_rows=150, vocabulary=1024)
-    assert source.detected == "tinystories"
+    with pytest.warns(UserWarning, match="ends inside a story"):
+        assert source.detected == "tinystories"
     assert source.num_dropped == 1
     assert Text(path=str(tinystories)).num_rows == 1727 - 173
     world = source.draw(seed=Seed(0))

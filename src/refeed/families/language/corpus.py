@@ -5,6 +5,7 @@ Two passes over the files, each kept in the cache folder: a survey (a hash a sto
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from refeed.core.errors import SourceError
 from refeed.core.recipes import digest
 from refeed.core.rows import Ragged
 from refeed.families.language import reading, vocabulary
+from refeed.families.language.lexicon import END
 from refeed.families.language.reading import Reading
 from refeed.families.language.vocabulary import SubwordTokenizer, Tokenizer
 
@@ -61,6 +63,8 @@ def _survey(stamps: tuple[tuple[str, int, int], ...], path: str, format: str, se
         return {"content": reading.content_of(found.files), "num_dropped": found.num_dropped, "origins": origins}
 
     about = cache.built(place, make)
+    if about["num_dropped"] and format == "tinystories":
+        warnings.warn(f"{path} ends inside a story (there is no {END} after it), which is left out", stacklevel=2)
     hashes = np.fromfile(place / "hashes", dtype="S16")
     said = np.fromfile(place / "said", dtype=np.uint8)
     return Survey(found, about["content"], about["num_dropped"], about["origins"], hashes, said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -136,7 +137,15 @@ def _detect(file: Path, separator: str) -> str:
         return "parquet"
     if separator:
         return "separated"
-    return "tinystories" if END.encode() in head else "lines"
+    if END.encode() in head:
+        return "tinystories"
+    if b"\n\n" in head.replace(b"\r", b"").strip():
+        warnings.warn(
+            f"{file} holds no {END}: each of its lines is taken for a story, though blank lines part them. Type --set "
+            "source.format=lines if that is meant, or, if blank lines part the stories: --set 'source.separator=\"\\n\\n\"'",
+            stacklevel=2,
+        )
+    return "lines"
 
 
 def _text(file: Path, path: str) -> Iterator[str]:

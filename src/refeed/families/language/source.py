@@ -228,11 +228,16 @@ class Text:
             whole = corpus.split_by_file(found, self._survey(self.test_path))
         else:
             whole = corpus.split(found, test_fraction=self.test_fraction)
-        num_train = max(1, round(self.fraction * len(whole.train)))
-        if len(whole.train) < (self.rows or 1) or num_train < (self.rows or 1):
+        if not len(whole.train):
             raise SourceError(
-                f"{self.path} has {min(num_train, len(whole.train))} training stories, fewer than source.rows = {self.rows or 1}",
-                hint=f"Leave source.rows out, or set it to {num_train} or less.",
+                f"every story of {self.path} occurs in {self.test_path} too, so that none is left to train on",
+                hint="Name another file as source.test_path, or leave it out: a tenth of the stories is then held out.",
+            )
+        num_train = max(1, round(self.fraction * len(whole.train)))
+        if num_train < (self.rows or 1):
+            raise SourceError(
+                f"{self.path} has {num_train} training stories, fewer than source.rows = {self.rows}",
+                hint=f"Leave source.rows out, or type: --set source.rows={num_train}",
             )
         if self.test_rows is not None and len(whole.test) < self.test_rows:
             raise SourceError(
