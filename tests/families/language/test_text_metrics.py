@@ -18,9 +18,10 @@ from refeed.core.rows import Ragged, Rows
 from refeed.core.seeds import Seed
 from refeed.families.language import statistics
 from refeed.families.language.learner import Llama
-from refeed.families.language.source import stories_of
-from refeed.families.language.text_metrics import EarlierRows, LearningCurve, TextStatistics
-from refeed.studies import run
+from refeed.families.language.sampler import Ancestral
+from refeed.families.language.source import StoryGrammar, stories_of
+from refeed.families.language.text_metrics import EarlierRows, LearningCurve, NearCopies, TextStatistics
+from refeed.studies import Case, run
 from refeed.workspace import Workspace
 from toy import kept_study
 
@@ -64,6 +65,10 @@ def test_near_duplicates_are_stories_whose_runs_lie_in_one_earlier_story():
     long = list(range(20))
     assert statistics.near_duplicates(of(long, [*long[:14], *range(50, 55)], list(range(100, 120)))) == pytest.approx(1 / 3)
     assert statistics.near_duplicates(random_stories(50, 1000, 0)) == 0
+    given = of(long, list(range(100, 120)))
+    nearly, mixed = [*long[:14], *range(50, 55)], [*long[:9], *range(100, 109), 7, 7]
+    assert statistics.near_copies(of(nearly, mixed, list(range(30, 50))), given) == pytest.approx(1 / 3)
+    assert statistics.near_copies(of([1, 2]), given) == 0
 
 
 def test_self_bleu_agrees_with_its_definition_counted_slowly():
@@ -117,6 +122,22 @@ def test_loss_on_earlier_rows_is_the_models_loss_on_them(model, world, samples):
     assert values["loss_on_own"] == values["loss_on_1"]
 
 
+def test_near_copies_of_earlier_generations_are_counted_at_a_fixed_number_of_tokens(model, world, samples):
+    metric = NearCopies(rows=20, generations=3)
+
+    def measured(rows, *history):
+        return metric.measure(model, world=world, samples=rows, seed=Seed(0), history=list(history))
+
+    values = measured(samples, world.test, samples, samples)
+    assert set(values) == {q.name for q in metric.quantities} == {f"near_copies_{which}" for which in (0, 1, 2, "real")}
+    assert values["near_copies_2"] == 1 > values["near_copies_0"]
+    assert measured(world.test)["near_copies_0"] == values["near_copies_real"]
+    assert measured(samples, world.test)["near_copies_1"] == values["near_copies_1"]
+    assert measured(samples, Rows.concatenate([world.test] * 2)) == measured(samples, world.test)
+    with pytest.raises(StudyError, match="the policy samples none"):
+        measured(None)
+
+
 def test_learning_curves_fall_and_change_nothing(weighted, world, small, tmp_path):
     plain, noted = Llama(**small, epochs=2), Llama(**small, epochs=2, curve=4)
     one, other = (learner.fit(weighted(1.0), world=world, seed=Seed(0)) for learner in (plain, noted))
@@ -127,8 +148,12 @@ def test_learning_curves_fall_and_change_nothing(weighted, world, small, tmp_pat
     assert losses == sorted(losses, reverse=True)
     first = stories_of(world.test.take(np.arange(min(200, len(world.test)))))
     assert losses[-1] == pytest.approx(float(-one.log_prob(first).sum() / len(first.values)))
-    with pytest.raises(StudyError, match="asks for 8 points, and the learner noted 4"):
+    with pytest.raises(StudyError, match="asks for 8 points, and the learner notes 4"):
         LearningCurve().measure(other, world=world, samples=None, seed=Seed(0))
+    case = {"source": StoryGrammar(), "learner": noted, "sampler": Ancestral()}
+    Case(**case, metrics=(LearningCurve(points=4),)).check()
+    with pytest.raises(StudyError, match="asks for 8 points"):  # before anything is fitted
+        Case(**case, metrics=(LearningCurve(),)).check()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ FAMILY = Family(
         "mauve": "refeed.families.language.mauve:Mauve",
         "learning_curve": "refeed.families.language.text_metrics:LearningCurve",
         "earlier_rows": "refeed.families.language.text_metrics:EarlierRows",
+        "near_copies": "refeed.families.language.text_metrics:NearCopies",
     },
     default={
         "source": "story-grammar",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -115,13 +116,30 @@ def near_duplicates(stories: Ragged, *, order: int = 5, overlap: float = 0.5) ->
     """The share of stories of which at least `overlap` of the runs of `order` tokens occur in one and the same earlier story."""
     holders: dict[int, list[int]] = {}
     repeats = 0
-    for row in range(len(stories)):
-        mine = set(runs(stories.take(np.array([row])), order).tolist())
-        met = Counter(other for code in mine for other in holders.get(code, ()))
-        repeats += bool(mine) and bool(met) and max(met.values()) >= overlap * len(mine)
+    for row, mine in enumerate(_run_sets(stories, order)):
+        repeats += _meets(mine, holders, overlap)
         for code in mine:
             holders.setdefault(code, []).append(row)
     return repeats / max(1, len(stories))
+
+
+def near_copies(stories: Ragged, given: Ragged, *, order: int = 5, overlap: float = 0.5) -> float:
+    """The share of stories of which at least `overlap` of the runs of `order` tokens occur in one and the same story of `given`."""
+    holders: dict[int, list[int]] = {}
+    for row, theirs in enumerate(_run_sets(given, order)):
+        for code in theirs:
+            holders.setdefault(code, []).append(row)
+    return sum(_meets(mine, holders, overlap) for mine in _run_sets(stories, order)) / max(1, len(stories))
+
+
+def _run_sets(stories: Ragged, order: int) -> Iterator[set[int]]:
+    return (set(runs(stories.take(np.array([row])), order).tolist()) for row in range(len(stories)))
+
+
+def _meets(mine: set[int], holders: dict[int, list[int]], overlap: float) -> bool:
+    """Whether one story holds at least `overlap` of `mine`."""
+    met = Counter(other for code in mine for other in holders.get(code, ()))
+    return bool(met) and max(met.values()) >= overlap * len(mine)
 
 
 def recall_by_rarity(made: np.ndarray, real: np.ndarray, *, groups: int = 10) -> np.ndarray:

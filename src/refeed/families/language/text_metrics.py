@@ -155,6 +155,57 @@ class EarlierRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearCopies:
+    """Near-duplicates across generations: the share of sampled stories half of whose runs of five tokens are in one earlier story.
+
+    `near_copies_0`: in one real training story, `near_copies_g`: in one that the model of generation g sampled; `near_copies_real`:
+    the share of held-out real stories that are in one real training story, the floor. Of every set the first T tokens are taken, T
+    those of the first `rows` held-out stories, and at most 2 x `rows` stories. `generations`: the most that are reported.
+    """
+
+    rows: int = 200
+    generations: int = 20
+    name: ClassVar[str] = "near_copies"
+    needs: ClassVar[frozenset[str]] = frozenset({"samples", "history"})
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.generations < 1:
+            raise StudyError(f"metric near_copies needs rows and generations of at least 1, not {self.rows}, {self.generations}")
+
+    @property
+    def history_rows(self) -> int:
+        return 2 * self.rows
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        curve: dict[str, Any] = {"series": "near copies of earlier rows", "along": "rows of generation (0: real)"}
+        about = ["of real training stories", *(f"of what generation {g} sampled" for g in range(1, self.generations))]
+        return (
+            *(
+                Quantity(name=f"near_copies_{g}", reference="near_copies_real", meaning=f"near copies {what}", at=float(g), **curve)
+                for g, what in enumerate(about)
+            ),
+            Quantity(name="near_copies_real", better="neither", role="reference", meaning="the same of held-out real stories"),
+        )
+
+    def measure(
+        self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed, history: list[Rows]
+    ) -> dict[str, float]:
+        if samples is None or not len(samples):
+            raise StudyError("metric 'near_copies' needs sampled stories, but the policy samples none")
+        held_out = stories_of(world.test)
+        budget = int(held_out.offsets[min(self.rows, len(held_out))])
+
+        def first(rows: Rows) -> Ragged:
+            return statistics.first_tokens(stories_of(rows.take(np.arange(min(self.history_rows, len(rows))))), budget)
+
+        earlier = [first(rows) for rows in (world.train, *history[: self.generations - 1])]
+        found = {f"near_copies_{g}": statistics.near_copies(first(samples), given) for g, given in enumerate(earlier)}
+        return found | {"near_copies_real": statistics.near_copies(first(world.test), earlier[0])}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearningCurve:
     """The loss on held-out stories while the model was trained: `curve_i` after the i-th of `points` equal shares of its steps.
 
@@ -178,10 +229,15 @@ class LearningCurve:
             Quantity(name=f"curve_{n}", unit="nats/token", meaning=meaning, at=n / self.points, **curve) for n, meaning in about
         )
 
+    def check(self, *, source: Any, learner: Any) -> None:
+        """Refuse a learner that notes another number of points."""
+        self._refuse_other_than(getattr(learner, "curve", self.points))
+
+    def _refuse_other_than(self, noted: int) -> None:
+        if noted != self.points:
+            message = f"metric learning_curve asks for {self.points} points, and the learner notes {noted}"
+            raise StudyError(message, hint=f"Type: --set learner.curve={self.points}", at="learner")
+
     def measure(self, model: LanguageModel, *, world: LanguageWorld, samples: Rows | None, seed: Seed) -> dict[str, float]:
-        if len(model.curve) != self.points:
-            raise StudyError(
-                f"metric learning_curve asks for {self.points} points, and the learner noted {len(model.curve)}",
-                hint=f"Type: --set learner.curve={self.points}",
-            )
+        self._refuse_other_than(len(model.curve))
         return {f"curve_{n}": value for n, value in enumerate(model.curve, start=1)}
