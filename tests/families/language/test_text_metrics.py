@@ -98,10 +98,10 @@ def test_text_is_judged_at_a_fixed_number_of_tokens_beside_real_text(model, worl
         return values
 
     many = Rows.concatenate([samples] * 4)
-    assert measured(samples)["text_tokens"] <= len(stories_of(world.test).values)
-    assert measured(many)["text_tokens"] == pytest.approx(len(stories_of(world.test).values), rel=0.05)
-    real = measured(world.test)
-    assert all(real[name] == real[f"{name}_real"] for name in real if f"{name}_real" in real)
+    budget = min(len(stories_of(rows).values) for rows in (world.train, world.test)) // 2
+    assert budget >= measured(many)["text_tokens"] == measured(samples)["text_tokens"] > budget - 80  # whole stories
+    for real in (measured(world.test), measured(world.test.take(np.arange(10)))):  # too few: the floor is cut as short
+        assert all(real[name] == real[f"{name}_real"] for name in real if f"{name}_real" in real)
     copies = measured(world.train)
     assert copies["copied_runs"] == 1 > copies["copied_runs_real"]
     one = measured(world.train.take(np.zeros(60, dtype=np.int64)))

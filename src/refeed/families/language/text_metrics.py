@@ -39,11 +39,13 @@ _RECALL: dict[str, Any] = {"series": "words that still occur", "along": "tenth o
 class TextStatistics:
     """Statistics of the first tokens sampled, beside the same of held-out real stories; see `statistics` for each definition.
 
-    `budget`: a share of the tokens of the held-out stories. `run`: length of the runs of tokens that count as copied.
+    `budget`: a share of the tokens of the held-out stories, or of the training stories where those have fewer: half, so that
+    stories may become half as long and the number stays the same. Where samples have fewer still, as many tokens of real stories
+    are looked at; `text_tokens` counts them. `run`: length of the runs of tokens that count as copied.
     `recall_1` to `recall_10`: the share of real training words that still occur, by tenths from the commonest to the rarest.
     """
 
-    budget: float = 1.0
+    budget: float = 0.5
     run: int = 8
     name: ClassVar[str] = "text"
     needs: ClassVar[frozenset[str]] = frozenset({"samples"})
@@ -60,11 +62,11 @@ class TextStatistics:
         ),
         Quantity(name="text_tokens", unit="tokens", better="neither", meaning="tokens that the statistics of text saw"),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.budget <= 1:
-            raise StudyError(f"the text metric's budget is a share of the held-out tokens, in (0, 1], not {self.budget}")
+            raise StudyError(f"the text metric's budget is a share of the real tokens, in (0, 1], not {self.budget}")
         if self.run < 2:
             raise StudyError(f"the text metric's run must be at least 2 tokens, not {self.run}")
 
@@ -72,10 +74,10 @@ class TextStatistics:
         if samples is None or not len(samples):
             raise StudyError("metric 'text' needs sampled stories, but the policy samples none")
         made, real = stories_of(samples), stories_of(world.test)
-        budget = int(self.budget * len(real.values))
+        budget = int(self.budget * min(len(real.values), len(stories_of(world.train).values)))
         seen = statistics.first_tokens(made, budget)
         result = {"text_tokens": float(len(seen.values))}
-        for stories, ending in ((seen, ""), (statistics.first_tokens(real, budget), "_real")):
+        for stories, ending in ((seen, ""), (statistics.first_tokens(real, min(budget, len(made.values))), "_real")):
             result |= {f"{name}{ending}": value for name, value in self._of(stories, world).items()}
         return {name: value for name, value in result.items() if np.isfinite(value)}
 
