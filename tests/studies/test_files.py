@@ -51,6 +51,28 @@ def test_shipped_studies_load_at_every_scale(name):
         assert question.endswith("?")
 
 
+TEXT_STUDIES = [name for name, text in shipped().items() if "source.path=TinyStories" in text]
+
+
+@pytest.mark.parametrize("name", TEXT_STUDIES)
+def test_language_studies_can_be_planned_at_the_papers_scale_without_its_text(name):
+    found = load_study(name, scale="paper", overrides=["source.kind=outline"])
+    assert all(case.learner.batch_stories == 32 and case.source.vocabulary == 8000 for case in found.cases)
+
+
+def test_table_2_has_a_fifth_of_the_data_and_a_fifth_for_three_epochs():
+    cases = {case.name: case for case in load_study("language-controls", scale="paper", overrides=["source.kind=outline"]).cases}
+    sizes = {name: (case.source.rows, case.learner.epochs) for name, case in cases.items()}
+    assert sizes == {"all": (2_119_719, 1), "fifth": (423_944, 1), "fifth-longer": (423_944, 3)}
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+def test_the_martingale_test_refits_on_a_half_and_two_and_eight_times_the_training_set(scale):
+    found = load_study("martingale", scale=scale, overrides=["source.kind=outline"] * (scale == "paper"))
+    amounts = [arm.turns[1].train.num_rows / arm.case.source.num_rows for arm in found.arms[:3]]
+    assert amounts == pytest.approx([0.5, 2, 8], abs=1e-6)
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_studies_are_short(name):
     assert len(shipped()[name].splitlines()) <= 30
