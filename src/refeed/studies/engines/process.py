@@ -25,10 +25,10 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    refuse_what_is_not_here,
     threads,
     unpacked,
 )
-from refeed.studies.resources import refuse_without_devices
 from refeed.studies.tasks import Plan, Task
 from refeed.workspace import Workspace, open_workspace
 
@@ -55,7 +55,7 @@ class Processes:
             if asked.gpus:
                 message = f"resources.{kind} asks for GPUs, which the engine process does not hand out to its workers."
                 raise StudyError(message, hint="Type: --engine inline, or --engine ray")
-        refuse_without_devices(plan.study.resources)
+        refuse_what_is_not_here(plan.study)
         study = portable(plan.study)
         with environment_variables(threads(1)):  # read by each worker's numerical libraries when it starts
             _Drive(self.workers, plan, workspace, listener, study).run()
