@@ -164,9 +164,9 @@ def test_what_cannot_be_measured_is_refused(world, faces_world):
     with pytest.raises(StudyError, match="moustache, which this source does not have"):
         measured(AttributeRates(track=("moustache",)), faces_world, real(10))
     with pytest.raises(StudyError, match="moustache, which this source does not have"):
-        AttributeRates(track=("moustache",)).check(source=Faces())
-    AttributeRates(track=("hat",)).check(source=Faces())
-    AttributeRates(track=("hat",)).check(source=Folder())  # a source whose path is not set yet
+        AttributeRates(track=("moustache",)).check(source=Faces(), learner=None)
+    AttributeRates(track=("hat",)).check(source=Faces(), learner=None)
+    AttributeRates(track=("hat",)).check(source=Folder(), learner=None)  # a source whose path is not set yet
     with pytest.raises(StudyError, match="the policy samples none"):
         ImageAudit().measure(None, world=world, samples=None, seed=Seed(0))
     with pytest.raises(StudyError, match="features must be"):
