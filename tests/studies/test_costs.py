@@ -35,12 +35,14 @@ def test_stories_of_the_grammar_are_planned_by_their_expected_length(tmp_path):
 
 def test_schedules_of_chains_and_of_independent_steps():
     chain, seconds = tasks(a="", b="a", c="b"), {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert critical_path(chain, seconds) == 6
+    assert critical_path(chain, seconds) == (6, ["a", "b", "c"])
     assert [makespan(chain, seconds, devices=devices) for devices in (1, 2, 64)] == [6, 6, 6]
     apart = tasks(a="", b="", c="", d="", e="")
     assert [makespan(apart, dict.fromkeys(apart, 2.0), devices=devices) for devices in (1, 2, 4, 5)] == [10, 6, 4, 2]
     diamond = tasks(a="", b="a", c="a", d="b c")
-    assert makespan(diamond, dict.fromkeys(diamond, 1.0), devices=2) == critical_path(diamond, dict.fromkeys(diamond, 1.0)) == 3
+    assert makespan(diamond, dict.fromkeys(diamond, 1.0), devices=2) == 3
+    assert critical_path(diamond, {"a": 1.0, "b": 1.0, "c": 2.0, "d": 1.0}) == (4, ["a", "c", "d"])
+    assert critical_path({}, {}) == (0, [])
     assert makespan(diamond, dict.fromkeys(diamond, 1.0), devices=1) == 4
     done = {key: task for key, task in diamond.items() if key != "a"}  # what is not among them is done
     assert makespan(done, dict.fromkeys(done, 1.0), devices=2) == 2
@@ -49,7 +51,7 @@ def test_schedules_of_chains_and_of_independent_steps():
 def test_a_task_spread_over_devices_takes_them_together():
     apart = tasks(a="", b="", c="")
     seconds, wide = {"a": 4.0, "b": 2.0, "c": 1.0}, {"a": 4, "b": 2}
-    assert critical_path(tasks(a="", b="a"), seconds, wide) == 2  # 4/4 + 2/2
+    assert critical_path(tasks(a="", b="a"), seconds, wide)[0] == 2  # 4/4 + 2/2
     assert makespan(apart, seconds, devices=4, widths=wide) == 2  # a on all four, then b on two beside c
     assert makespan(apart, seconds, devices=7, widths=wide) == 1
     first = tasks(x="", a="", c="")  # x leaves too few devices for a, and c passes it
@@ -121,8 +123,33 @@ def test_an_outline_is_planned_and_not_run(tmp_path):
     )
     stage = {"stage": "002-fit", "steps": 20, "asks": "1 processor and 1 GPU", "after": "all of 001-draw"}
     assert graph["outlook"]["graph"][1] == stage
-    wrong = refeed("plan", "linear-regression", "--devices", "two", folder=tmp_path)
-    assert (wrong.returncode, "--devices takes numbers of devices, not 'two'" in wrong.stderr) == (2, True)
+    assert graph["outlook"]["chain"]["steps"] == {"draw": 1, "fit": 10, "sample": 10}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--devices", "two"), "--devices takes numbers of devices, not 'two'"),
+        (("--devices", "1,0"), "--devices takes numbers of devices, not '1,0'"),
+        (("--flops", "0"), "--flops takes a number above zero, not 0"),
+        (("--flops", "nan"), "--flops takes a number above zero, not nan"),
+        (("--flops", "1e12", "--price", "-3"), "--price takes a number above zero, not -3"),
+    ],
+)
+def test_a_plan_refuses_what_is_no_number_of_devices_or_rate(tmp_path, options, error):
+    wrong = refeed("plan", "linear-regression", *options, folder=tmp_path)
+    assert (wrong.returncode, wrong.stdout, len(wrong.stderr.splitlines())) == (2, "", 2)
+    assert error in wrong.stderr
+
+
+def test_a_plan_says_what_would_tell_the_time_and_that_nothing_is_left(tmp_path):
+    small = ("linear-regression", "--set", "seeds=1", "--set", "generations=2", "--set", "grid={}")
+    unknown = refeed("plan", *small, "--engine", "ray", folder=tmp_path).stdout
+    assert "run some steps here first.\nThe longest chain of steps is of" in unknown  # no rate tells what nobody counts
+    refeed("run", *small, folder=tmp_path)
+    done = refeed("plan", *small, "--engine", "ray", folder=tmp_path).stdout
+    assert "Everything is done." in done
+    assert "not known" not in done
 
 
 def test_times_come_from_steps_that_were_done(tmp_path, regression_study):

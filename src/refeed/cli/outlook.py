@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
     from rich.table import Table
 
     from refeed.studies.tasks import Plan
@@ -39,14 +41,15 @@ def outlook(
         "needs": [asdict(need) for need in needs(plan, costs) if need.cost.flops or need.cost.bytes],
         "storage": [asdict(kept) | {"bytes_made": kept.bytes_made, "bytes_kept": kept.bytes_kept} for kept in storage(plan.study)],
         "seconds": None,
-        "rated": bool(flops or rates),  # what no rate tells is the time of steps whose family counts no operations
+        "rated": bool(flops or rates) or None in costs.values(),  # no rate tells the time of steps whose operations nobody counts
     }
+    wide = widths(plan)
+    longest, chain = critical_path(plan.pending, seconds or dict.fromkeys(plan.pending, 1.0), wide if seconds else None)
+    found["chain"] = _chain(plan, chain)
     if seconds is not None and plan.pending:
         work = sum(seconds.values())
         times = {number: makespan(plan.pending, seconds, devices=number, widths=widths(plan, devices=number)) for number in devices}
-        wide = widths(plan)
-        found |= {"seconds": work, "spread": max(wide.values(), default=1), "devices": []}
-        found |= {"critical_path": critical_path(plan.pending, seconds, wide)}
+        found |= {"seconds": work, "spread": max(wide.values(), default=1), "devices": [], "critical_path": longest}
         for number, wall in times.items():
             hours = number * wall / 3600
             paid = {"cost": hours * price} if price is not None else {}
@@ -70,11 +73,24 @@ def _graph(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"stage": stage.title, "steps": len(stage.tasks), "asks": asks, "after": ", ".join(waits)}
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print it."""
+def _chain(plan: Plan, keys: list[str]) -> dict[str, Any]:
+    """Whose steps a chain of tasks is made of, and how many of each kind; nothing where nothing is to do."""
+    if not keys:
+        return {}
+    arm = plan.study.arms[plan.pending[keys[-1]].arms[0]]
+    kinds = dict(Counter(plan.pending[key].kind for key in keys))
+    return {"case": arm.case.name, "policy": arm.policy, "seed": arm.seed, "steps": kinds}
+
+
+def console() -> Console:
+    """Where tables are printed: not folded at 80 columns where that is no terminal's width."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 132)
+    return Console(width=None if sys.stdout.isatty() else 132)
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print it."""
     if found["graph"]:
         table = _table("stage", "steps", "each asks for", "waits for")
         for stage in found["graph"]:
@@ -97,24 +113,34 @@ def show(found: dict[str, Any]) -> None:
             table.add_row(line["case"], line["policy"], *rows, *sizes)
         console.print("\nWhat one lineage has on the disk after its last generation, before compression:\n")
         console.print(table)
+    if not found["chain"]:
+        console.print("\nEverything is done.")
+        return
     if found["seconds"] is None:
         more = "" if found["rated"] else ", or type --flops RATE, or --calibrate"
         console.print(f"\nHow long that takes is not known: run some steps here first{more}.")
+        console.print(f"The longest chain of steps is {_described(found['chain'])}.")
         return
-    table = _table("devices", "time", "speed-up", "busy", "device-hours", "cost")
+    priced = ["cost"] if "cost" in found["devices"][0] else []
+    table = _table("devices", "time", "speed-up", "busy", "device-hours", *priced)
     alone = found["seconds"]
     for line in found["devices"]:
-        cost = f"{line['cost']:,.0f}" if "cost" in line else ""
+        cost = [_amount(line["cost"], 0)] if priced else []
         speed = f"{alone / line['seconds']:.1f} x" if line["seconds"] else ""
-        table.add_row(
-            f"{line['devices']}", _time(line["seconds"]), speed, f"{line['busy']:.0%}", f"{line['device_hours']:,.1f}", cost
-        )
+        hours = _amount(line["device_hours"], 1)
+        table.add_row(f"{line['devices']}", _time(line["seconds"]), speed, f"{line['busy']:.0%}", hours, *cost)
     spread = found["spread"]
     wide = f", but a fit to {spread} where there are as many, taken to be {spread} times as fast" if spread > 1 else ""
     console.print(f"\nTime, one step to a device{wide}:\n")
     console.print(table)
     limit = "no number of devices is faster" if spread == 1 else f"no number of devices is faster while a fit has {spread}"
     console.print(f"\nThe longest chain of steps takes {_time(found['critical_path'])}: {limit}.")
+    console.print(f"It is {_described(found['chain'])}.")
+
+
+def _described(chain: dict[str, Any]) -> str:
+    steps = ", ".join(f"{number} {kind}" for kind, number in chain["steps"].items())
+    return f"of {chain['case']}, {chain['policy']}, seed {chain['seed']}: {steps}"
 
 
 def _table(*columns: str) -> Table:
@@ -128,6 +154,10 @@ def _table(*columns: str) -> Table:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if value else ""
+
+
+def _amount(value: float, places: int) -> str:
+    return f"{value:,.{places}f}" if value >= 10 else f"{value:.2g}"
 
 
 def _bytes(value: float) -> str:

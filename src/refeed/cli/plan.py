@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ def plan(
     json_output: Json = False,
 ) -> None:
     """Print every step of a study, which are done, and what the rest will cost. Runs nothing."""
+    from refeed.cli.outlook import console as make_console
     from refeed.cli.outlook import outlook, show
     from refeed.core.errors import EngineError
     from refeed.studies import load_study
@@ -39,6 +41,8 @@ def plan(
     from refeed.studies.tasks import plan as make_plan
     from refeed.workspace import open_workspace
 
+    _refuse_odd("--flops", flops, "4e14")
+    _refuse_odd("--price", price, "3")
     how, rest = build_engine(engine, overrides or [])
     chosen = load_study(study, overrides=rest, scale=scale.value if isinstance(scale, Scale) else scale)
     store = open_workspace(workspace)
@@ -59,10 +63,9 @@ def plan(
         about = {"study": chosen.name, "digest": chosen.digest, "steps": lines}
         print(json.dumps(about | ({"starts": starts} if starts else {}) | ({"outlook": ahead} if ahead else {})))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = make_console()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("case", "step", "all", "done", "to do", "rows to do", "estimate"):
         table.add_column(column, justify="left" if column in ("case", "step") else "right")
@@ -78,7 +81,7 @@ def plan(
         if case.given is not None:
             console.print(f"\n{case.name}: every model begins from the weights of {case.start} (content {case.given.digest[:12]}).")
     if ahead is not None:
-        show(ahead)
+        show(ahead, console)
         return
     known = [line["seconds"] for line in lines if line["todo"]]
     if not known:
@@ -87,6 +90,13 @@ def plan(
         console.print("\nEstimates come from steps of the same kind in this workspace; some kinds have not run yet.")
     else:
         console.print(f"\nTo do: about {sum(known):,.0f} s on one processor.")
+
+
+def _refuse_odd(option: str, value: float | None, example: str) -> None:
+    from refeed.core.errors import StudyError
+
+    if value is not None and not 0 < value < math.inf:
+        raise StudyError(f"{option} takes a number above zero, not {value:g}.", hint=f"Type: {option} {example}")
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

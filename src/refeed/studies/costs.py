@@ -102,15 +102,22 @@ def widths(plan: Plan, *, devices: int | None = None) -> dict[str, int]:
     return {key: most for key, learner in learners.items() if "devices" in learner.provides}
 
 
-def critical_path(tasks: Mapping[str, Task], seconds: Mapping[str, float], widths: Mapping[str, int] | None = None) -> float:
-    """The seconds of the longest chain of `tasks`, each coming after those it needs: no number of devices is faster.
+def critical_path(
+    tasks: Mapping[str, Task], seconds: Mapping[str, float], widths: Mapping[str, int] | None = None
+) -> tuple[float, list[str]]:
+    """The longest chain of `tasks`, each needing the one before it: its seconds, which no number of devices beats, and its keys.
 
     `seconds` are those on one device; `widths`, over how many each is spread, and by how much it is faster, one unless given.
     """
-    wide, ends = widths or {}, dict[str, float]()
+    wide, ends, before = widths or {}, dict[str, float](), dict[str, str | None]()
     for key, task in tasks.items():
-        ends[key] = seconds[key] / wide.get(key, 1) + max((ends[need] for need in task.after if need in ends), default=0.0)
-    return max(ends.values(), default=0.0)
+        before[key] = max((need for need in task.after if need in ends), key=lambda need: (ends[need], need), default=None)
+        ends[key] = seconds[key] / wide.get(key, 1) + ends.get(before[key] or "", 0.0)
+    last, chain = max(ends, key=lambda key: ends[key], default=None), list[str]()
+    while last is not None:
+        chain.append(last)
+        last = before[last]
+    return max(ends.values(), default=0.0), chain[::-1]
 
 
 def makespan(

@@ -55,7 +55,10 @@ class _Noise:
 
 
 def calibrate(case: Any, *, seconds: float) -> dict[str, float]:
-    """FLOP/s by kind of step, from work of about `seconds`; empty where the source does not say how long its stories are."""
+    """FLOP/s by kind of step, from work of about `seconds`; empty where the source does not say how long its stories are.
+
+    Work is doubled until its last part takes a sixth of them (fits) or a tenth (samples); what went before takes as long again.
+    """
     if not hasattr(case.source, "row_tokens"):
         return {}
     draw = Draw(_Noise(row_tokens=case.source.row_tokens, vocabulary=case.source.vocabulary), Seed(0))
@@ -72,11 +75,11 @@ def calibrate(case: Any, *, seconds: float) -> dict[str, float]:
 
     took(fit(1))  # what is imported and compiled once
     once, steps, clock = took(fit(1, attempt=1)), 2, 0.0
-    while (clock := took(model := fit(steps)) - once) < seconds / 3:
+    while (clock := took(model := fit(steps)) - once) < seconds / 6:
         steps *= 2
     found = {"fit": _flops(model) * (steps - 1) / steps / clock}
     rows, clock = 1, 0.0
-    while (clock := took(sample := Sample(case.sampler, model, rows, 1, Seed(rows)))) < seconds / 4:
+    while (clock := took(sample := Sample(case.sampler, model, rows, 1, Seed(rows)))) < seconds / 10:
         rows *= 2
     written = stories_of(memory.realise(sample)).lengths.sum() / (rows * case.source.row_tokens)
     found["sample"] = float(_flops(sample) * written / clock)
