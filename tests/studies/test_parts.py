@@ -196,7 +196,7 @@ def test_what_cannot_be_divided_is_one_error(tmp_path):
     assert caught.value.at == "resources.fit.parts"
     with pytest.raises(StudyError, match=r"the rows of Relabel cannot be drawn in parts"):
         replace(kept_study(), resources={"sample": Resources(parts=2)})
-    with pytest.raises(StudyError, match=r"at least one part, not 0"):
+    with pytest.raises(StudyError, match=r"at least one part, not parts = 0"):
         Resources(parts=0)
 
 

@@ -65,6 +65,17 @@ def test_an_unreachable_cluster_is_one_error(tmp_path):
         address = f"127.0.0.1:{listening.getsockname()[1]}"
     with pytest.raises(EngineError, match=f"cannot connect to the Ray cluster at {address}: .*refused"):
         run(kept_study(), workspace=tmp_path / "w", engine=Ray(address=address))
+    with pytest.raises(EngineError, match=r"cannot connect to the Ray cluster at no-such-host\.invalid:6379: .*\n.*Type: --set"):
+        run(kept_study(), workspace=tmp_path / "w", engine=Ray(address="no-such-host.invalid:6379"))
+
+
+def test_a_machine_that_cannot_get_ready_says_why():
+    from refeed.studies.engines.ray import _unready
+
+    assert str(_unready(ModuleNotFoundError("No module named 'refeed'"))).startswith(
+        "a machine of the Ray cluster cannot load refeed: No module named 'refeed'.\n  Install refeed"
+    )
+    assert "cannot get ready: OSError: no route to host." in str(_unready(OSError("no route to host.\nat length")))
 
 
 def test_two_nodes_and_twenty_lineages_give_the_bits_of_inline(cluster, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from fake_slurm import FakeSlurm
 from faulty import KINDS, Lengthy, divided_study, done, faulty_study, repeated
-from refeed.core.errors import EngineError
+from refeed.core.errors import EngineError, StudyError
 from refeed.studies import run
 from refeed.studies.engines.arrays import arrays
 from refeed.studies.resources import Resources
@@ -223,6 +223,12 @@ def test_what_cannot_work_is_one_error(slurm, tmp_path, monkeypatch):
     refused("there is no sbatch here")
     with pytest.raises(EngineError, match="must be 'slurm' or 'local', not 'remote'"):
         Slurm(cluster="remote")
+    for option in ("minutes", "memory_gb", "workers", "poll_seconds"):
+        with pytest.raises(EngineError, match=rf"slurm\.{option} must be above zero, not 0\."):
+            Slurm(**{option: 0})
+    monkeypatch.setattr("refeed.studies.resources.visible_gpus", lambda: 0)
+    with pytest.raises(StudyError, match=r"resources\.fit asks for 2 GPUs, but this machine has none\.\n.*resources\.fit\.gpus=0"):
+        run(replace(study, resources={"fit": Resources(gpus=2)}), workspace=tmp_path / "w", engine=Slurm(cluster="local"))
 
 
 def test_the_scripts_run_in_bash_from_the_command_line(tmp_path):

@@ -191,6 +191,8 @@ def test_what_is_no_workspace_is_one_error(tmp_path, server, monkeypatch):
         open_workspace(f"file://{tmp_path}/full")
     with pytest.raises(NotAWorkspace, match=r"it is not known that a name is written only once at ftp://"):
         open_workspace("ftp://host/folder")
+    with pytest.raises(NotAWorkspace, match=r"s3:// names no bucket\.\n.*s3://BUCKET/PREFIX"):
+        open_workspace("s3://")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "gcsfs", None)
         without.delitem(importlib.import_module("fsspec.registry")._registry, "gs", raising=False)

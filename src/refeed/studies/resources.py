@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,13 +35,13 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.cpus < 1:
-            raise StudyError(f"a step needs at least one processor, not {self.cpus}.")
-        if self.gpus < 0:
-            raise StudyError(f"a step cannot ask for {self.gpus} GPUs.")
+            raise StudyError(f"a step needs at least one processor, not cpus = {self.cpus}.")
+        if not (0 <= self.gpus < 1 or self.gpus % 1 == 0 < self.gpus):
+            raise StudyError(f"a step asks for a whole number of GPUs or a share of one, not for gpus = {self.gpus:g}.")
         if self.parts < 1:
-            raise StudyError(f"a step has at least one part, not {self.parts}.")
+            raise StudyError(f"a step has at least one part, not parts = {self.parts}.")
         if self.devices is not None and self.devices < 1:
-            raise StudyError(f"a fit needs at least one device, not {self.devices}.")
+            raise StudyError(f"a fit needs at least one device, not devices = {self.devices}.")
         if self.devices is not None and self.gpus and self.devices != self.gpus:
             raise StudyError(
                 f"devices = {self.devices} and gpus = {self.gpus:g} contradict each other.",
@@ -85,7 +86,7 @@ def visible_gpus() -> int:
 
 
 def refuse_without_devices(resources: Mapping[str, Resources]) -> None:
-    """One error where a step asks for more GPUs than this machine has; or for more devices, where it has any."""
+    """One error where a step asks for more GPUs than this machine has; or for more devices than it has GPUs or else processors."""
     if not any(asked.gpus or asked.spread > 1 for asked in resources.values()):
         return
     available = visible_gpus()
@@ -97,9 +98,12 @@ def refuse_without_devices(resources: Mapping[str, Resources]) -> None:
                 hint=f"Type: --set resources.{kind}.gpus={available}",
                 at=f"resources.{kind}.gpus",
             )
-        if 0 < available < asked.spread:
+        most = available or os.cpu_count() or 1
+        if asked.spread > most:
+            what = f"{most} {'GPU' if available else 'processor'}{'s' * (most > 1)}"
+            hide = ", or hide the GPUs: CUDA_VISIBLE_DEVICES= refeed ..." if available else ""
             raise StudyError(
-                f"resources.{kind} asks for {asked.spread} devices, but this machine has {available} GPU{'s' * (available > 1)}.",
-                hint=f"Type: --set resources.{kind}.devices={available}, or hide the GPUs: CUDA_VISIBLE_DEVICES= refeed ...",
+                f"resources.{kind} asks for {asked.spread} devices, but this machine has {what}.",
+                hint=f"Type: --set resources.{kind}.devices={most}{hide}",
                 at=f"resources.{kind}.devices",
             )

@@ -40,6 +40,8 @@ class ObjectStore:
                 f"{url} cannot be a workspace: it is not known that a name is written only once at {protocol}://.",
                 f"Known: {', '.join(f'{name}://' for name in PACKAGES)}; or type a folder.",
             )
+        if protocol in PACKAGES and not url.partition("://")[2].strip("/"):
+            raise NotAWorkspace(f"{url} names no bucket.", f"Type: --workspace {protocol}://BUCKET/PREFIX")
         try:
             import fsspec
 

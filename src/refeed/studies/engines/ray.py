@@ -92,7 +92,7 @@ class Ray:
                 else:
                     _refuse_unreachable(str(address))
                     ray.init(address=address, **options)
-            except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:  # refused, in vain, no such host, no such spelling
                 reason = str(error).strip().splitlines()[0].rstrip(".")
                 raise EngineError(
                     f"cannot connect to the Ray cluster at {address or 'this machine'}: {reason}.",
@@ -251,15 +251,25 @@ def _ready_every_node(ray: Any, probe: Probe, study: list[Any], *, most: int) ->
         try:
             refusal = ray.get(answer)
         except exceptions.RayTaskError as error:
-            last = str(error).strip().splitlines()[-1]
-            hint = "Install refeed on every machine, in the version of this one."
-            raise EngineError(f"a machine of the Ray cluster cannot load refeed: {last}.", hint=hint) from None
+            raise _unready(error.cause) from None
         except exceptions.RayError:
             continue  # lost in the meantime
         if refusal is not None:
             raise refusal
     if not answered(probe):
         raise EngineError(f"nothing that workers write to {probe.workspace} arrives here.")
+
+
+def _unready(cause: Exception) -> EngineError:
+    """Why a machine of the cluster could not even look."""
+    lines = str(cause).strip().splitlines() or [""]
+    if isinstance(cause, ImportError):
+        hint = "Install refeed on every machine, in the version of this one."
+        return EngineError(f"a machine of the Ray cluster cannot load refeed: {lines[-1].rstrip('.')}.", hint=hint)
+    return EngineError(
+        f"a machine of the Ray cluster cannot get ready: {type(cause).__name__}: {lines[0].rstrip('.')}.",
+        hint="Can it reach this machine? Type: ray status, on both.",
+    )
 
 
 # Inside a worker process ------------------------------------------------------------------------------------------------------

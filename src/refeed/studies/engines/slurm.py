@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -69,8 +70,10 @@ class Slurm:
     def __post_init__(self) -> None:
         if self.cluster not in ("slurm", "local"):
             raise EngineError(f"slurm.cluster must be 'slurm' or 'local', not {self.cluster!r}.")
-        if self.minutes < 1 or self.poll_seconds <= 0 or (self.workers is not None and self.workers < 1):
-            raise EngineError("slurm.minutes, slurm.workers and slurm.poll_seconds must be positive.")
+        for option in ("minutes", "memory_gb", "workers", "poll_seconds"):
+            value = getattr(self, option)
+            if value is not None and not 0 < value < math.inf:
+                raise EngineError(f"slurm.{option} must be above zero, not {value:g}.")
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
         self._refuse(plan, workspace)
@@ -137,6 +140,8 @@ class Slurm:
         for kind, asked in plan.study.resources.items():
             if asked.gpus != int(asked.gpus):
                 raise EngineError(f"Slurm gives whole GPUs, but resources.{kind} asks for {asked.gpus:g}.")
+        if self.cluster == "local":
+            resources.refuse_without_devices(plan.study.resources)
 
 
 def jobs_folder(plan: Plan, workspace: Workspace) -> Path:
