@@ -69,6 +69,20 @@ def test_an_unreachable_cluster_is_one_error(tmp_path):
         run(kept_study(), workspace=tmp_path / "w", engine=Ray(address="no-such-host.invalid:6379"))
 
 
+def test_a_cluster_that_asks_for_a_token_is_one_error(tmp_path, capfd):
+    def init(**_):
+        os.write(2, b"gcs_client.cc:210: Unauthenticated: RPC error: InvalidAuthToken: Authentication token is missing\n")
+        raise ConnectionError("Failed to connect")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.MonkeyPatch.context() as patch:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        patch.setattr(ray, "is_initialized", lambda: False)
+        patch.setattr(ray, "init", init)
+        with pytest.raises(EngineError, match=r"asks for a token, .*\n  Type RAY_AUTH_MODE=token before the command"):
+            run(kept_study(), workspace=tmp_path / "w", engine=Ray(address=address))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_machine_that_cannot_get_ready_says_why():
     from refeed.studies.engines.ray import _unready
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,14 +87,21 @@ class Ray:
             address = self.address or os.environ.get("RAY_ADDRESS")
             options = {"log_to_driver": False, "configure_logging": False}
             logging.getLogger("ray").setLevel(logging.ERROR)
+            heard: list[str] = []
             try:
                 if address in (None, "local"):
                     ray.init(**LOCAL, **options, num_cpus=self.workers or os.cpu_count())
                 else:
                     _refuse_unreachable(str(address))
-                    ray.init(address=address, **options)
+                    with _overheard(heard):
+                        ray.init(address=address, **options)
             except (OSError, RuntimeError, ValueError) as error:  # refused, in vain, no such host, no such spelling
                 reason = str(error).strip().splitlines()[0].rstrip(".")
+                if any("AuthToken" in line for line in heard):
+                    raise EngineError(
+                        f"the Ray cluster at {address} asks for a token, and this machine sends none or another.",
+                        hint="Type RAY_AUTH_MODE=token before the command, with the cluster's ~/.ray/auth_token on this machine.",
+                    ) from None
                 raise EngineError(
                     f"cannot connect to the Ray cluster at {address or 'this machine'}: {reason}.",
                     hint="Type: --set ray.address=HOST:PORT, or leave it out and unset RAY_ADDRESS, for a cluster of this machine.",
@@ -201,6 +209,21 @@ class _Drive:
                     self.listener(event)
             except RayActorError:
                 self.news = reference  # its machine was lost: there are no ticks any more, and the steps go on
+
+
+@contextmanager
+def _overheard(heard: list[str]) -> Iterator[None]:
+    """What the block writes to standard error goes to `heard`: Ray's core writes a line a second while a cluster turns it away."""
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            heard.extend(file)
 
 
 def here(ray: Any) -> str:
