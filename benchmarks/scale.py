@@ -32,8 +32,8 @@ before compression.
 
 Two figures are assumptions and stand in the commands. A device does {rate} operations a second in every step: 40 % of the 989e12
 that NVIDIA states for an H100 or H200 (dense bfloat16). Small networks reach less, and sampling far less; `refeed plan scale
---calibrate` measures the machine it runs on instead, each kind of step by itself, in about a minute. And a device costs {price} an
-hour, in any currency.
+--calibrate` measures the machine it runs on instead, each kind of step by itself, in about a minute where a step of the largest
+model takes a second or so (on processors: minutes). And a device costs {price} an hour, in any currency.
 
 ## 40 lineages: five models, replace and accumulate, four seeds
 

