@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 _cache = tempfile.TemporaryDirectory(prefix="refeed-cache-")
 os.environ["REFEED_CACHE"] = _cache.name
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from refeed import policies  # noqa: E402
@@ -22,6 +23,9 @@ from refeed.families.regression.metrics import ExcessRisk  # noqa: E402
 from refeed.families.regression.sampler import Relabel  # noqa: E402
 from refeed.families.regression.source import Linear  # noqa: E402
 from refeed.studies import Case, Study  # noqa: E402
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is not an error
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture

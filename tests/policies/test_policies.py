@@ -48,7 +48,7 @@ TRAINS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(AMOUNTS, KEEPS, TRAINS)
 def test_any_composition_keeps_every_law(sample, kept, train):
     assert set(check_policy(Composite(sample=sample, kept=kept, train=train)).values()) == {None}
@@ -59,7 +59,7 @@ def sets(lineage, policy, generations=6, rows=30):
 
 
 @given(st.integers(1, 80), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bounded_policies_keep_their_bound(rows, seed):
     from refeed.conformance.policy import _lineage
 

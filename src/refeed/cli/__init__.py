@@ -7,6 +7,8 @@ import signal
 import sys
 import warnings
 
+from refeed.core.devices import threads
+
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
@@ -24,8 +26,8 @@ def _interrupt(*_: object) -> None:
 
 def main() -> None:
     """Entry point of `refeed`. Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted (resumable)."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # equal bits whatever the engine; processes, not threads, use the cores
+    for name, value in threads(1).items():
+        os.environ.setdefault(name, value)  # equal bits whatever the engine; processes, not threads, use the cores
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGINT, _interrupt)
     warnings.showwarning = _print_warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +24,19 @@ class Devices:
 
 
 ONE = Devices()
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _granted: ContextVar[Devices] = ContextVar("refeed.devices", default=ONE)
+
+
+def threads(number: int) -> dict[str, str]:
+    """The environment variables from which a process's numerical libraries read, when it starts, how many threads to use.
+
+    And how long a thread spins until it sleeps while it waits for another (of GNU's OpenMP), unless ours say so: as long as a
+    barrier takes on a machine of our own, and not for as long as another process keeps the other thread off its processor.
+    """
+    number_of = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(number))
+    waiting = {name: os.environ[name] for name in WAITING if name in os.environ}
+    return number_of | (waiting or {"GOMP_SPINCOUNT": "1000"})
 
 
 def granted() -> Devices:

@@ -6,14 +6,14 @@ import os
 import sys
 import threading
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from refeed.core import devices
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(num_threads: int) -> dict[str, str]:
     """Ours, with so many threads, and with the modules that we find."""
     return (
         os.environ
-        | dict.fromkeys(THREADS, str(threads))
+        | devices.threads(num_threads)
         | {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONSAFEPATH": "1",  # `-m` would put the current folder first, and a random.py in it before Python's own

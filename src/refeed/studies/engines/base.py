@@ -20,7 +20,6 @@ from refeed.studies.tasks import Done, Plan, Task, perform
 from refeed.workspace import Workspace
 
 MAX_RETRIES = 2
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +141,6 @@ def unpacked(sent: bytes) -> Study:
         hint = "Classes of your own must stand in a module that workers can import. Or use --engine inline."
         raise StepFailed(f"a worker process cannot load the study: {error}.", hint=hint) from None
     return loaded
-
-
-def threads(number: int) -> dict[str, str]:
-    """The environment variables from which a process's numerical libraries read, when it starts, how many threads to use."""
-    return dict.fromkeys(THREADS, str(number))
 
 
 @contextmanager

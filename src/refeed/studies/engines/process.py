@@ -14,6 +14,7 @@ from multiprocessing import connection, get_context, parent_process
 from queue import Empty
 from typing import Any, ClassVar
 
+from refeed.core.devices import threads
 from refeed.core.errors import StudyError
 from refeed.studies.engines.base import (
     MAX_RETRIES,
@@ -26,7 +27,6 @@ from refeed.studies.engines.base import (
     perform_and_tell,
     portable,
     refuse_what_is_not_here,
-    threads,
     unpacked,
 )
 from refeed.studies.tasks import Plan, Task

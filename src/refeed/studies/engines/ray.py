@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from refeed.core.devices import threads
 from refeed.core.errors import EngineError, RefeedError, StepFailed
 from refeed.studies import resources
 from refeed.studies.engines.base import (
@@ -24,7 +25,6 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
-    threads,
     unpacked,
 )
 from refeed.studies.engines.elsewhere import Probe, answered, look, probing

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from refeed.core.devices import threads
 from refeed.core.errors import EngineError, RefeedError
 from refeed.studies import resources
 from refeed.studies.engines.arrays import Array, arrays
@@ -26,7 +27,6 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
-    threads,
     unpacked,
 )
 from refeed.studies.engines.elsewhere import Probe, look
