@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,18 +46,34 @@ def inline_scores(folder, **options):
 
 
 def test_a_cluster_of_this_machine_alone_is_quiet_and_leaves_no_process(tmp_path):
-    def raylets():
-        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-        return sum(b"raylet/raylet" in command for command in commands)
+    mark = f"REFEED_TEST_CLUSTER={tmp_path}"  # Ray's processes inherit it, and those of other tests do not have it
 
-    before = raylets()
+    def left():
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # gone meanwhile, or another's
+                if mark.encode() in path.read_bytes().split(b"\0"):
+                    found.append((path.parent / "cmdline").read_bytes())
+        return found
+
     command = "from refeed.cli import main; main()"
     options = ["--set", "seeds=2", "--set", "generations=2", "--set", "source.rows=50", "--set", "source.noise=1.0", "--json"]
     ran = [sys.executable, "-c", command, "run", "linear-regression", "--engine", "ray", "--workers", "1", *options]
-    done = subprocess.run(ran, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["run"]["engine"] == "ray"
-    assert raylets() == before
+    started = subprocess.Popen(
+        ran, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict([mark.split("=", 1)])
+    )
+    seen = set()
+    while started.poll() is None:
+        seen.update(left())
+        time.sleep(0.1)
+    stdout, stderr = started.communicate()
+    assert (started.returncode, stderr) == (0, "")
+    assert json.loads(stdout)["run"]["engine"] == "ray"
+    assert any(b"raylet/raylet" in command for command in seen)
+    deadline = time.monotonic() + 30  # they are told to end; it may take them a moment
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left() == []
 
 
 def test_an_unreachable_cluster_is_one_error(tmp_path):
