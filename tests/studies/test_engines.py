@@ -132,3 +132,6 @@ def test_what_steps_ask_of_the_machine_changes_no_identity(tmp_path):
     with pytest.raises(StudyError, match=r"resources\.fit asks for 1000 GPUs, but this machine has"):
         run(replace(study, resources={"fit": Resources(gpus=1000)}), workspace=tmp_path / "w")
     assert not list((tmp_path / "w" / "steps").iterdir())
+    found = run(study, workspace=tmp_path / "w").scores
+    again = run(replace(study, resources={"fit": Resources(gpus=1000)}), workspace=tmp_path / "w")  # what is done asks for nothing
+    assert again.scores.equals(found)

@@ -39,10 +39,12 @@ class Event:
 Listener = Callable[[Event], None]
 
 
-def refuse_what_is_not_here(study: Study) -> None:
-    """One error, before any step, where a study asks for what this machine does not have."""
-    refuse_without_devices(study.resources)
-    for case in study.cases:
+def refuse_what_is_not_here(plan: Plan) -> None:
+    """One error, before any step, where a study asks for what this machine does not have; none where nothing is to do."""
+    if not plan.pending:
+        return
+    refuse_without_devices(plan.study.resources)
+    for case in plan.study.cases:
         if check := getattr(case.sampler, "check_machine", None):
             check()
 

@@ -17,7 +17,7 @@ class Inline:
     name: ClassVar[str] = "inline"
 
     def __call__(self, plan: Plan, workspace: Workspace, listener: Listener) -> None:
-        refuse_what_is_not_here(plan.study)
+        refuse_what_is_not_here(plan)
         queue = Queue(plan)
         while (task := queue.next()) is not None:
             event = perform_and_tell(task, plan.study, workspace, listener)

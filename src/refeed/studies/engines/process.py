@@ -55,7 +55,7 @@ class Processes:
             if asked.gpus:
                 message = f"resources.{kind} asks for GPUs, which the engine process does not hand out to its workers."
                 raise StudyError(message, hint="Type: --engine inline, or --engine ray")
-        refuse_what_is_not_here(plan.study)
+        refuse_what_is_not_here(plan)
         study = portable(plan.study)
         with environment_variables(threads(1)):  # read by each worker's numerical libraries when it starts
             _Drive(self.workers, plan, workspace, listener, study).run()

@@ -140,7 +140,7 @@ class Slurm:
         for kind, asked in plan.study.resources.items():
             if asked.gpus != int(asked.gpus):
                 raise EngineError(f"Slurm gives whole GPUs, but resources.{kind} asks for {asked.gpus:g}.")
-        if self.cluster == "local":
+        if self.cluster == "local" and plan.pending:
             resources.refuse_without_devices(plan.study.resources)
 
 
