@@ -33,7 +33,7 @@ from refeed.core.seeds import Seed
 from refeed.core.shards import Pool
 from refeed.core.steps import Draw, Fit
 from refeed.families.language import FAMILY
-from refeed.families.language.calibration import _Noise
+from refeed.families.language.calibration import Noise
 
 LENGTH, VOCABULARY, STORIES = 200, 8000, 2048
 Seconds = tuple[float, float]  # by the wall, and of processors
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     learner = catalogue.build(options.learner, FAMILY.learners, "learner")
-    draw, memory, numbers = Draw(_Noise(row_tokens=LENGTH, vocabulary=VOCABULARY, rows=STORIES), Seed(0)), Memory(), count()
+    draw, memory, numbers = Draw(Noise(row_tokens=LENGTH, vocabulary=VOCABULARY, rows=STORIES), Seed(0)), Memory(), count()
     memory.realise(draw)
 
     def fit(steps: int, devices: Devices, num_threads: int) -> Seconds:

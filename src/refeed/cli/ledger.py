@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
+
+from refeed.cli import tables
 
 if TYPE_CHECKING:
     from refeed.report import Results
@@ -42,7 +43,6 @@ def ledger_rows(results: Results) -> list[dict[str, Any]]:
 
 def print_ledger(results: Results) -> None:
     """Every line of the ledger, by case and policy; of the first seed."""
-    from rich.console import Console
     from rich.table import Table
 
     from refeed.workspace.provenance import given
@@ -63,7 +63,7 @@ def print_ledger(results: Results) -> None:
         names = (line["case"] if here != before else "", line["policy"] if here != before else "")
         table.add_row(*names, *(_cell(name, line[name]) for name in heads))
         before = here
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = tables.console(160)
     console.print(table)
     for case in results.study["cases"]:
         if (said := given(case.get("origins"))) != "real":

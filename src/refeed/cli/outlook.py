@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +79,6 @@ def _chain(plan: Plan, keys: list[str]) -> dict[str, Any]:
     arm = plan.study.arms[plan.pending[keys[-1]].arms[0]]
     kinds = dict(Counter(plan.pending[key].kind for key in keys))
     return {"case": arm.case.name, "policy": arm.policy, "seed": arm.seed, "steps": kinds}
-
-
-def console() -> Console:
-    """Where tables are printed: not folded at 80 columns where that is no terminal's width."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 132)
 
 
 def show(found: dict[str, Any], console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from refeed.cli import tables
 from refeed.cli.options import RUNS, EngineOption, Json, Overrides, Scale, ScaleOption, StudyName, WorkspaceAt
 
 Scripts = Annotated[bool, typer.Option("--scripts", help="Print the batch scripts that the engine would submit.")]
@@ -31,7 +32,6 @@ def plan(
     json_output: Json = False,
 ) -> None:
     """Print every step of a study, which are done, and what the rest will cost. Runs nothing."""
-    from refeed.cli.outlook import console as make_console
     from refeed.cli.outlook import outlook, show
     from refeed.core.errors import EngineError
     from refeed.studies import load_study
@@ -65,7 +65,7 @@ def plan(
         return
     from rich.table import Table
 
-    console = make_console()
+    console = tables.console(132)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("case", "step", "all", "done", "to do", "rows to do", "estimate"):
         table.add_column(column, justify="left" if column in ("case", "step") else "right")

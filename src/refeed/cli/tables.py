@@ -7,21 +7,29 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from refeed.report import Results
     from refeed.report.table import Row
 
 
+def console(width: int) -> Console:
+    """Where tables are printed: as wide as the terminal, or, where that is none, so wide that they are not folded."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
 def print_summary(results: Results) -> None:
     """The headline quantity of every case and policy, from generation 1 to the last."""
-    from rich.console import Console
     from rich.table import Table
 
     from refeed.report import summary_rows
     from refeed.report.notices import notices
 
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    out = console(140)
     if results.study["question"]:
-        console.print(f"\n{results.study['question']}\n", style="bold", markup=False, highlight=False)
+        out.print(f"\n{results.study['question']}\n", style="bold", markup=False, highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("case", "policy", "quantity", "seeds", "generation 1", "last", "ratio", "95 % t interval", "theory", ""):
         left = column in ("case", "policy", "quantity", "")
@@ -32,9 +40,9 @@ def print_summary(results: Results) -> None:
             table.add_row()
         table.add_row(*_cells(row, first=row.case != previous))
         previous = row.case
-    console.print(table)
+    out.print(table)
     for notice in notices(results):
-        console.print(f"note: {notice}", style="yellow", markup=False)
+        out.print(f"note: {notice}", style="yellow", markup=False)
 
 
 def _cells(row: Row, *, first: bool) -> list[str]:

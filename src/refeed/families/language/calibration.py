@@ -32,7 +32,7 @@ class _Tokens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Noise:
+class Noise:
     """Stories of random tokens, as long and of as many different tokens as those of a source."""
 
     row_tokens: float
@@ -61,7 +61,7 @@ def calibrate(case: Any, *, seconds: float) -> dict[str, float]:
     """
     if not hasattr(case.source, "row_tokens"):
         return {}
-    draw = Draw(_Noise(row_tokens=case.source.row_tokens, vocabulary=case.source.vocabulary), Seed(0))
+    draw = Draw(Noise(row_tokens=case.source.row_tokens, vocabulary=case.source.vocabulary), Seed(0))
     memory = Memory()
     memory.realise(draw)
 

@@ -27,6 +27,7 @@ from refeed.studies.engines.base import (
     given_up,
     perform_and_tell,
     portable,
+    refuse_what_is_not_here,
     unpacked,
 )
 from refeed.studies.engines.elsewhere import Probe, look
@@ -140,8 +141,8 @@ class Slurm:
         for kind, asked in plan.study.resources.items():
             if asked.gpus != int(asked.gpus):
                 raise EngineError(f"Slurm gives whole GPUs, but resources.{kind} asks for {asked.gpus:g}.")
-        if self.cluster == "local" and plan.pending:
-            resources.refuse_without_devices(plan.study.resources)
+        if self.cluster == "local":
+            refuse_what_is_not_here(plan)
 
 
 def jobs_folder(plan: Plan, workspace: Workspace) -> Path:
